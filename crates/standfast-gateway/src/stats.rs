@@ -1,0 +1,244 @@
+//! What happened, counted: each worker has its own counters, written by its thread only, and [`crate::Gateway::stats`] adds
+//! them up.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::StatusCode;
+use standfast_model::{Instance, ServiceName};
+
+/// What a gateway has done since its start, all workers together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// The lowest version of a snapshot that a worker still works with.
+    pub snapshot_version: u64,
+    /// Client connections that are open.
+    pub connections: u64,
+    /// Client connections accepted.
+    pub accepted: u64,
+    /// Requests that no service was found for, or that were malformed.
+    pub refused: u64,
+    /// The longest that a worker's loop has lagged.
+    pub lag_max: Duration,
+    /// Per service of the newest snapshot.
+    pub services: BTreeMap<ServiceName, ServiceStats>,
+}
+
+/// What happened to the requests for one service.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServiceStats {
+    /// Requests.
+    pub requests: u64,
+    /// Requests that have no answer's head yet.
+    pub in_flight: u64,
+    /// Requests by the status they were answered with, whoever made the answer: 2xx (and below), 3xx, 4xx, 5xx.
+    pub answered: Answered,
+    /// Requests whose client left before the answer's head.
+    pub abandoned: u64,
+    /// Requests that the gateway answered itself: no replica was ready in time.
+    pub no_replica: u64,
+    /// Requests that the gateway answered itself: their time was over.
+    pub deadline: u64,
+    /// Requests that the gateway answered itself: broken off by the replica, and not to be repeated.
+    pub broken: u64,
+    /// Attempts beyond each request's first that were paid from the retry budget.
+    pub retries: u64,
+    /// Attempts repeated for nothing, since nothing had been sent.
+    pub repeats_unsent: u64,
+    /// Answers passed on, or attempts waited for, that would have been repeated had the budget not been empty.
+    pub budget_empty: u64,
+    /// Requests that waited for a replica.
+    pub held: u64,
+    /// The sum of the times from request to answer's head.
+    pub latency_sum: Duration,
+    /// Per replica of the newest snapshot.
+    pub endpoints: BTreeMap<Instance, EndpointStats>,
+}
+
+/// What happened at one replica.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EndpointStats {
+    /// Where it is.
+    pub address: Option<SocketAddr>,
+    /// Attempts in which a request was sent, or may have been.
+    pub attempts: u64,
+    /// Requests that it is working on, their answers' bodies included.
+    pub in_flight: u64,
+    /// Its answers by status.
+    pub answered: Answered,
+    /// Connections that it did not take, or broke before anything was sent.
+    pub refused: u64,
+    /// Connections that it broke before it answered.
+    pub broken: u64,
+    /// Attempts given up because it was too slow.
+    pub timed_out: u64,
+    /// How often it was left out because of its answers.
+    pub ejections: u64,
+    /// The sum of the times from attempt to answer's head.
+    pub latency_sum: Duration,
+}
+
+/// Answers by class of status.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Answered {
+    /// 1xx and 2xx.
+    pub ok: u64,
+    /// 3xx.
+    pub redirect: u64,
+    /// 4xx.
+    pub client_error: u64,
+    /// 5xx.
+    pub server_error: u64,
+}
+
+/// A counter that one thread writes and others read: no locked instruction.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, more: u64) {
+        self.0.store(self.get().wrapping_add(more), Ordering::Relaxed);
+    }
+
+    pub(crate) fn take_one(&self) {
+        self.0.store(self.get().saturating_sub(1), Ordering::Relaxed);
+    }
+
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_micros(&self, duration: Duration) {
+        self.add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct AnsweredCounters([Counter; 4]);
+
+impl AnsweredCounters {
+    pub(crate) fn count(&self, status: StatusCode) {
+        self.0[usize::from(status.as_u16() / 100).clamp(2, 5) - 2].add(1);
+    }
+
+    fn add_to(&self, sum: &mut Answered) {
+        let [ok, redirect, client_error, server_error] = &self.0;
+        sum.ok += ok.get();
+        sum.redirect += redirect.get();
+        sum.client_error += client_error.get();
+        sum.server_error += server_error.get();
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct WorkerCounters {
+    pub(crate) snapshot_version: Counter,
+    pub(crate) connections: Counter,
+    pub(crate) accepted: Counter,
+    pub(crate) refused: Counter,
+    pub(crate) lag_max_micros: Counter,
+    /// Changed with the snapshot only.
+    pub(crate) services: Mutex<BTreeMap<ServiceName, Arc<ServiceCounters>>>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct ServiceCounters {
+    pub(crate) requests: Counter,
+    pub(crate) in_flight: Counter,
+    pub(crate) answered: AnsweredCounters,
+    pub(crate) abandoned: Counter,
+    pub(crate) no_replica: Counter,
+    pub(crate) deadline: Counter,
+    pub(crate) broken: Counter,
+    pub(crate) retries: Counter,
+    pub(crate) repeats_unsent: Counter,
+    pub(crate) budget_empty: Counter,
+    pub(crate) held: Counter,
+    pub(crate) latency_sum_micros: Counter,
+    /// Changed with the snapshot only.
+    pub(crate) endpoints: Mutex<BTreeMap<Instance, Arc<EndpointCounters>>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct EndpointCounters {
+    pub(crate) address: SocketAddr,
+    pub(crate) attempts: Counter,
+    pub(crate) in_flight: Counter,
+    pub(crate) answered: AnsweredCounters,
+    pub(crate) refused: Counter,
+    pub(crate) broken: Counter,
+    pub(crate) timed_out: Counter,
+    pub(crate) ejections: Counter,
+    pub(crate) latency_sum_micros: Counter,
+}
+
+impl EndpointCounters {
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            attempts: Counter::default(),
+            in_flight: Counter::default(),
+            answered: AnsweredCounters::default(),
+            refused: Counter::default(),
+            broken: Counter::default(),
+            timed_out: Counter::default(),
+            ejections: Counter::default(),
+            latency_sum_micros: Counter::default(),
+        }
+    }
+
+    fn add_to(&self, sum: &mut EndpointStats) {
+        sum.address = Some(self.address);
+        sum.attempts += self.attempts.get();
+        sum.in_flight += self.in_flight.get();
+        self.answered.add_to(&mut sum.answered);
+        sum.refused += self.refused.get();
+        sum.broken += self.broken.get();
+        sum.timed_out += self.timed_out.get();
+        sum.ejections += self.ejections.get();
+        sum.latency_sum += Duration::from_micros(self.latency_sum_micros.get());
+    }
+}
+
+impl ServiceCounters {
+    fn add_to(&self, sum: &mut ServiceStats) {
+        sum.requests += self.requests.get();
+        sum.in_flight += self.in_flight.get();
+        self.answered.add_to(&mut sum.answered);
+        sum.abandoned += self.abandoned.get();
+        sum.no_replica += self.no_replica.get();
+        sum.deadline += self.deadline.get();
+        sum.broken += self.broken.get();
+        sum.retries += self.retries.get();
+        sum.repeats_unsent += self.repeats_unsent.get();
+        sum.budget_empty += self.budget_empty.get();
+        sum.held += self.held.get();
+        sum.latency_sum += Duration::from_micros(self.latency_sum_micros.get());
+        for (instance, counters) in &*self.endpoints.lock().unwrap_or_else(PoisonError::into_inner) {
+            counters.add_to(sum.endpoints.entry(instance.clone()).or_default());
+        }
+    }
+}
+
+/// Adds the workers' counters up.
+pub(crate) fn merged<'a>(workers: impl Iterator<Item = &'a WorkerCounters>) -> Stats {
+    let mut sum = Stats { snapshot_version: u64::MAX, ..Stats::default() };
+    for worker in workers {
+        sum.snapshot_version = sum.snapshot_version.min(worker.snapshot_version.get());
+        sum.connections += worker.connections.get();
+        sum.accepted += worker.accepted.get();
+        sum.refused += worker.refused.get();
+        sum.lag_max = sum.lag_max.max(Duration::from_micros(worker.lag_max_micros.get()));
+        for (name, counters) in &*worker.services.lock().unwrap_or_else(PoisonError::into_inner) {
+            counters.add_to(sum.services.entry(name.clone()).or_default());
+        }
+    }
+    sum
+}

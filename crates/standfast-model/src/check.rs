@@ -1,0 +1,419 @@
+//! Drafts to a stack: names resolve, nothing is there twice, files are read, nothing waits for itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use crate::diagnostics::shown;
+use crate::dotenv;
+use crate::id::{LoadName, ServiceName, StackName, ZoneName};
+use crate::keys::{
+    BodyDraft, Draft, ExperimentDraft, FAULT, LoadDraft, RouteDraft, Section, ServiceDraft, Variable,
+    fault_name,
+};
+use crate::load::Reader;
+use crate::shape::{Context, Pairs, Referent, Shape};
+use crate::source::{At, Span, offset};
+use crate::stack::{
+    Body, Build, Deploy, Experiment, Invariant, Load, PathPrefix, PublishedPort, Route, Service, Stack,
+};
+use crate::{suggest, yaml};
+
+/// The zone of a stack that declares none.
+const DEFAULT_ZONE: &str = "a";
+
+/// Makes the stack. `None` when something of it is missing, which was reported; other errors are reported beside a stack that
+/// the caller then drops.
+pub(crate) fn check(draft: Draft, cx: &mut Context<'_>, mut reader: Reader<'_>) -> Option<Stack> {
+    let experiments = experiments(draft.experiments, cx, &mut reader);
+    resolve(cx, draft.services.as_ref(), &draft.zones, &draft.load);
+    let name = name(draft.name, cx, &reader);
+    let zones = zones(draft.zones, cx);
+    let invariants = invariants(draft.invariants, cx);
+
+    let services = draft.services?;
+    ports(&services, cx);
+    cycles(&services, cx);
+    let services: BTreeMap<_, _> = services
+        .into_iter()
+        .filter_map(|(name, draft)| Some((name.value.clone(), service(name.value, draft?, cx, &mut reader))))
+        .collect();
+
+    let (routes, routes_known) = match draft.routes {
+        Section::There(routes) => (routed(routes, cx), true),
+        Section::Absent => (Vec::new(), true),
+        Section::Unusable => (Vec::new(), false),
+    };
+    let load = match draft.load {
+        Section::There(load) => load,
+        Section::Absent | Section::Unusable => Vec::new(),
+    };
+    let mut loads = BTreeMap::new();
+    for (name, draft) in load {
+        let Some(draft) = draft else { continue };
+        if routes_known {
+            routable(&draft, &routes, cx);
+        }
+        loads.insert(name.value.clone(), self::load(name.value, draft, cx, &mut reader));
+    }
+    Some(Stack {
+        name: name?,
+        root: reader.root,
+        zones,
+        services,
+        routes,
+        load: loads,
+        invariants,
+        experiments,
+    })
+}
+
+/// Every name that refers to something refers to something that is there.
+fn resolve(
+    cx: &mut Context<'_>,
+    services: Option<&Pairs<ServiceName, ServiceDraft>>,
+    zones: &Section<Vec<At<ZoneName>>>,
+    load: &Section<Pairs<LoadName, LoadDraft>>,
+) {
+    let services: Option<BTreeSet<&str>> =
+        services.map(|services| services.iter().map(|(name, _)| name.value.as_str()).collect());
+    let zones: Option<BTreeSet<&str>> = match zones {
+        Section::There(zones) => Some(zones.iter().map(|zone| zone.value.as_str()).collect()),
+        Section::Absent => Some(BTreeSet::from([DEFAULT_ZONE])),
+        Section::Unusable => None,
+    };
+    let load: Option<BTreeSet<&str>> = match load {
+        Section::There(load) => Some(load.iter().map(|(name, _)| name.value.as_str()).collect()),
+        Section::Absent => Some(BTreeSet::new()),
+        Section::Unusable => None,
+    };
+    for reference in std::mem::take(&mut cx.references) {
+        let (what, known) = match reference.to {
+            Referent::Service => ("service", &services),
+            Referent::Zone => ("zone", &zones),
+            Referent::Load => ("load", &load),
+        };
+        let Some(known) = known else { continue };
+        if !known.contains(reference.name.as_str()) {
+            let hint = if cx.reports.is_full() {
+                String::new()
+            } else {
+                suggest::hint(&reference.name, known.iter().copied())
+            };
+            cx.reports.error_hint(reference.span, format!("there is no {what} `{}`", reference.name), hint);
+        }
+    }
+}
+
+fn name(given: Section<At<StackName>>, cx: &mut Context<'_>, reader: &Reader<'_>) -> Option<StackName> {
+    match given {
+        Section::There(name) => return Some(name.value),
+        Section::Unusable => return None,
+        Section::Absent => {}
+    }
+    let folder = reader.root.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let name = folder.replace(['_', '.', ' '], "-").parse().ok();
+    if name.is_none() {
+        let span = Span { source: 0, start: 0, end: 0 };
+        let message =
+            format!("the stack has no name, and its folder's name `{}` cannot be one", shown(&folder));
+        cx.reports.error_hint(span, message, "add `name: …`, of a–z, 0–9 and `-`");
+    }
+    name
+}
+
+fn zones(section: Section<Vec<At<ZoneName>>>, cx: &mut Context<'_>) -> Vec<ZoneName> {
+    let given = match section {
+        Section::There(zones) => zones,
+        Section::Absent => return DEFAULT_ZONE.parse().into_iter().collect(),
+        Section::Unusable => Vec::new(),
+    };
+    let mut seen = BTreeSet::new();
+    for zone in &given {
+        if !seen.insert(&zone.value) {
+            cx.reports.error_hint(
+                zone.span,
+                format!("the zone `{}` is there twice", zone.value),
+                "remove one of them",
+            );
+        }
+    }
+    given.iter().map(|zone| zone.value.clone()).collect()
+}
+
+fn invariants(given: Vec<At<Invariant>>, cx: &mut Context<'_>) -> Vec<Invariant> {
+    let mut seen = BTreeSet::new();
+    for invariant in &given {
+        if !seen.insert(invariant.value.name.as_str()) {
+            let message = format!("two invariants are called `{}`", shown(&invariant.value.name));
+            cx.reports.error_hint(invariant.span, message, "the report tells them apart by their names");
+        }
+    }
+    given.into_iter().map(|invariant| invariant.value).collect()
+}
+
+/// Each experiment, those in files included.
+fn experiments(
+    drafts: Vec<ExperimentDraft>,
+    cx: &mut Context<'_>,
+    reader: &mut Reader<'_>,
+) -> Vec<Experiment> {
+    let mut experiments = Vec::with_capacity(drafts.len());
+    for draft in drafts {
+        match draft {
+            ExperimentDraft::Ready(experiment) => experiments.push(experiment),
+            ExperimentDraft::File(path) => {
+                let decoded = reader.source(&path.value, path.span, true, cx).and_then(|source| {
+                    let node = yaml::parse(source, &mut cx.reports)?;
+                    FAULT.decode(&node, cx)
+                });
+                let stem =
+                    PathBuf::from(&path.value).file_stem().map(|stem| stem.to_string_lossy().into_owned());
+                experiments.extend(decoded.map(|(name, fault)| Experiment {
+                    name: name.or(stem).unwrap_or_else(|| fault_name(&fault)),
+                    fault,
+                }));
+            }
+        }
+    }
+    experiments
+}
+
+/// No port of this machine is published twice.
+fn ports(services: &Pairs<ServiceName, ServiceDraft>, cx: &mut Context<'_>) {
+    let mut taken: BTreeMap<u16, &ServiceName> = BTreeMap::new();
+    for (name, draft) in services {
+        for port in draft.iter().flat_map(|draft| &draft.ports) {
+            if let Some(other) = taken.insert(port.value, &name.value) {
+                let message = format!("port {} is published twice", port.value);
+                let hint = format!("`{other}` has it already; choose another");
+                cx.reports.error_hint(port.span, message, hint);
+            }
+        }
+    }
+}
+
+/// No service waits for itself. Services that wait for nobody are taken away until none is left, or only those on a cycle and
+/// those that wait for one; a walk among these must come back to where it was.
+fn cycles(services: &Pairs<ServiceName, ServiceDraft>, cx: &mut Context<'_>) {
+    let mut waits: BTreeMap<&ServiceName, Vec<&At<ServiceName>>> = services
+        .iter()
+        .filter_map(|(name, draft)| {
+            Some((&name.value, draft.as_ref()?.depends_on.iter().map(|(other, _)| other).collect()))
+        })
+        .collect();
+    let mut waited_for: BTreeMap<&ServiceName, Vec<&ServiceName>> = BTreeMap::new();
+    let mut open: BTreeMap<&ServiceName, usize> = BTreeMap::new();
+    for (name, others) in &waits {
+        let others = others.iter().filter(|other| waits.contains_key(&other.value));
+        open.insert(name, others.clone().count());
+        for other in others {
+            waited_for.entry(&other.value).or_default().push(name);
+        }
+    }
+    let mut free: Vec<&ServiceName> =
+        open.iter().filter(|(_, open)| **open == 0).map(|(name, _)| *name).collect();
+    loop {
+        while let Some(name) = free.pop() {
+            waits.remove(name);
+            for waiting in waited_for.get(name).into_iter().flatten() {
+                if let Some(count) = open.get_mut(waiting) {
+                    *count = count.saturating_sub(1);
+                    if *count == 0 && waits.contains_key(waiting) {
+                        free.push(waiting);
+                    }
+                }
+            }
+        }
+        let Some(first) = waits.keys().next().copied() else { return };
+        let cycle = walk(first, &waits);
+        let Some(last) = cycle.last() else { return };
+        let names: Vec<String> =
+            std::iter::once(last).chain(&cycle).map(|step| format!("`{}`", step.value)).collect();
+        let message = format!("services wait for each other: {}", names.join(" → "));
+        cx.reports.error_hint(last.span, message, "one of them must be able to start without the other");
+        free.extend(cycle.iter().map(|step| &step.value));
+    }
+}
+
+/// The steps of the cycle that a walk from `first` runs into. Every service in `waits` waits for one in `waits`.
+fn walk<'a>(
+    first: &'a ServiceName,
+    waits: &BTreeMap<&'a ServiceName, Vec<&'a At<ServiceName>>>,
+) -> Vec<&'a At<ServiceName>> {
+    let mut steps: Vec<&At<ServiceName>> = Vec::new();
+    let mut seen: BTreeMap<&ServiceName, usize> = BTreeMap::new();
+    let mut at = first;
+    loop {
+        if let Some(begin) = seen.insert(at, steps.len()) {
+            return steps.split_off(begin);
+        }
+        let next = waits.get(at).into_iter().flatten().find(|other| waits.contains_key(&other.value));
+        let Some(next) = next else { return Vec::new() };
+        steps.push(next);
+        at = &next.value;
+    }
+}
+
+fn service(name: ServiceName, draft: ServiceDraft, cx: &mut Context<'_>, reader: &mut Reader<'_>) -> Service {
+    let environment = environment(&draft, cx, reader);
+    let folder =
+        |path: Option<String>| path.map_or_else(|| reader.root.clone(), |path| reader.root.join(path));
+    Service {
+        name,
+        build: draft
+            .build
+            .map(|build| Build { command: build.command, working_dir: folder(build.working_dir) }),
+        command: draft.command,
+        working_dir: folder(draft.working_dir),
+        environment,
+        depends_on: draft.depends_on.into_iter().map(|(name, dependency)| (name.value, dependency)).collect(),
+        healthcheck: draft.healthcheck,
+        deploy: Deploy {
+            replicas: draft.replicas,
+            limits: draft.limits,
+            update: draft.update,
+            restart: draft.restart,
+        },
+        stop_grace_period: draft.stop_grace_period,
+        ports: draft.ports.iter().map(|port| PublishedPort { published: port.value }).collect(),
+    }
+}
+
+/// `env_file` entries overlaid by `environment`.
+fn environment(
+    draft: &ServiceDraft,
+    cx: &mut Context<'_>,
+    reader: &mut Reader<'_>,
+) -> BTreeMap<String, String> {
+    let mut environment = BTreeMap::new();
+    for file in &draft.env_files {
+        let source = reader.source(&file.path.value, file.path.span, file.required, cx);
+        let Some(source) = source.and_then(|number| Some((number, cx.reports.sources.get(number)?.clone())))
+        else {
+            continue;
+        };
+        let (number, held) = source;
+        let (lines, problems) = dotenv::read(held.text());
+        let span = |start, end| Span { source: number, start: offset(start), end: offset(end) };
+        for problem in problems {
+            cx.reports.error_hint(
+                span(problem.start, problem.end),
+                problem.message,
+                "each line is `NAME=value`, a comment after `#`, or empty",
+            );
+        }
+        for line in lines {
+            let place = span(line.start, line.end);
+            let value = match line.value {
+                None => cx.variable(&line.name).map(str::to_owned),
+                Some(value) if line.interpolated && value.contains('$') => {
+                    cx.interpolate(&value, place, false, &|name| environment.get(name).cloned())
+                }
+                Some(value) => Some(value),
+            };
+            put(&mut environment, &line.name, value, place, cx);
+        }
+    }
+    for Variable { name, value, span } in &draft.environment {
+        let value = value.clone().or_else(|| cx.variable(name).map(str::to_owned));
+        put(&mut environment, name, value, *span, cx);
+    }
+    environment
+}
+
+fn put(
+    environment: &mut BTreeMap<String, String>,
+    name: &str,
+    value: Option<String>,
+    span: Span,
+    cx: &mut Context<'_>,
+) {
+    if name == "PORT" || name.starts_with("STANDFAST_") {
+        let message = format!("`{}` has no effect: Standfast sets it for each replica", shown(name));
+        cx.reports.warning(span, message, "choose another name, or remove it");
+    }
+    match value {
+        Some(value) if value.contains('\0') => {
+            cx.reports.error(span, format!("`{}` holds a NUL character", shown(name)));
+        }
+        Some(value) => {
+            environment.insert(name.to_owned(), value);
+        }
+        None => {}
+    }
+}
+
+/// Routes, of which no two are for the same host and path.
+fn routed(drafts: Vec<At<RouteDraft>>, cx: &mut Context<'_>) -> Vec<Route> {
+    let mut seen = BTreeSet::new();
+    let mut routes = Vec::with_capacity(drafts.len());
+    for At { value: RouteDraft { host, path, to }, span } in drafts {
+        if !seen.insert((host.clone(), path.trim_end_matches('/').to_owned())) {
+            let of_host = host.as_ref().map(|host| format!(" of host `{}`", shown(host))).unwrap_or_default();
+            let message = format!("two routes are for the path `{}`{of_host}", shown(&path));
+            cx.reports.error_hint(span, message, "list both services under `to`, with weights");
+        }
+        routes.push(Route { host, path: PathPrefix(path), to });
+    }
+    routes
+}
+
+/// A load's path falls under a route.
+fn routable(load: &LoadDraft, routes: &[Route], cx: &mut Context<'_>) {
+    let host = load.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
+    let host = host.map(|(_, value)| value.split(':').next().unwrap_or_default().to_ascii_lowercase());
+    let path = load.path.value.split(['?', '#']).next().unwrap_or_default();
+    let hits = |route: &Route| route.path.matches(path) && (route.host.is_none() || route.host == host);
+    if !routes.iter().any(hits) {
+        let message = format!("no route leads from `{}` to a service", shown(path));
+        let mut hint = "add a route for it under `routes`".to_owned();
+        if let Some(other) =
+            routes.iter().find(|route| route.path.matches(path)).and_then(|route| route.host.as_ref())
+        {
+            hint = format!("there is one for the host `{}`: add the header `host: {0}`", shown(other));
+        }
+        cx.reports.error_hint(load.path.span, message, hint);
+    }
+}
+
+fn load(name: LoadName, draft: LoadDraft, cx: &mut Context<'_>, reader: &mut Reader<'_>) -> Load {
+    let own_type = draft.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type")).cloned();
+    let body = draft.body.and_then(|body| match body {
+        BodyDraft::Inline(body) => Some(body),
+        BodyDraft::File(path) => file_body(&path, cx, reader),
+    });
+    let body = body.map(|body| match own_type {
+        Some((_, content_type)) => Body { content_type, ..body },
+        None => body,
+    });
+    Load {
+        name,
+        method: draft.method,
+        path: draft.path.value,
+        headers: draft.headers.into_iter().collect(),
+        body,
+        idempotency_key: draft.idempotency_key,
+        rate_per_second: draft.rate_per_second,
+        timeout: draft.timeout,
+    }
+}
+
+/// The body in a file; one whose name ends in `.json` must be JSON whatever the id is.
+fn file_body(path: &At<String>, cx: &mut Context<'_>, reader: &mut Reader<'_>) -> Option<Body> {
+    let number = reader.source(&path.value, path.span, true, cx)?;
+    let source = cx.reports.sources.get(number)?.clone();
+    if !path.value.ends_with(".json") {
+        let content_type = "text/plain; charset=utf-8".to_owned();
+        return Some(Body { text: source.text().to_owned(), content_type });
+    }
+    // The stand-in is as long as `${id}`, so that places stay right, and good both within quotes and as a number.
+    let sample = source.text().replace("${id}", "10000");
+    if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(&sample) {
+        let text = error.to_string();
+        let message = text.split(" at line ").next().unwrap_or_default().to_owned();
+        let start = source.offset_of(error.line(), error.column());
+        cx.reports
+            .error(Span { source: number, start, end: start + 1 }, format!("this is not JSON: {message}"));
+    }
+    Some(Body { text: source.text().to_owned(), content_type: "application/json".to_owned() })
+}

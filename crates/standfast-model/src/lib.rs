@@ -1,0 +1,42 @@
+//! The stack: a folder's bytes in, a checked [`Stack`] or a list of diagnostics out.
+//!
+//! Everything that two engines share as data is defined here: names, stamps, generations and the stack itself. There is no
+//! I/O beyond reading the folder and no async code. A [`Stack`] in hand is valid: nothing downstream checks it again.
+//!
+//! [`load`] reads a file, `yaml` makes a tree of it in which everything knows its place, `keys` describes what may be in it
+//! (with the means of `shape`) and decodes it, and `check` compares the parts with each other and reads the files that they
+//! name. No step stops at the first mistake. [`schema`] comes from the same descriptions as the decoding.
+
+mod check;
+mod diagnostics;
+mod dotenv;
+mod files;
+mod id;
+mod interpolate;
+mod keys;
+mod load;
+mod render;
+mod schema;
+mod shape;
+mod source;
+mod stack;
+mod stamp;
+mod suggest;
+mod units;
+mod words;
+mod yaml;
+
+pub use diagnostics::{DIAGNOSTICS_MAX, Diagnostic, Diagnostics, Place, Severity};
+pub use files::{Disk, FILE_BYTES_MAX, Files};
+pub use id::{
+    BadName, Generation, Instance, LoadName, ReplicaId, Revision, ServiceName, StackName, ZoneName,
+};
+pub use load::{Loaded, STACK_FILE, load, parse};
+pub use schema::schema;
+pub use stack::{
+    Body, Build, Dependency, DependsOn, Deploy, EffectSource, Experiment, Fault, HealthCheck, Invariant,
+    Limits, Load, PathPrefix, Probe, PublishedPort, RestartCondition, RestartPolicy, Route, Service, Stack,
+    Target, UpdateConfig, UpdateOrder,
+};
+pub use stamp::Stamp;
+pub use units::parse_duration;

@@ -1,0 +1,165 @@
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::check;
+use crate::diagnostics::{Diagnostics, Severity, shown};
+use crate::files::{Disk, FILE_BYTES_MAX, Files};
+use crate::keys::STACK;
+use crate::shape::{Context, Shape};
+use crate::source::{Source, Span};
+use crate::stack::Stack;
+use crate::yaml;
+
+/// The name of a stack's file.
+pub const STACK_FILE: &str = "standfast.yaml";
+/// Bytes read of all files that a stack names, each counted as often as it is named.
+const NAMED_BYTES_MAX: usize = 16 << 20;
+
+/// A checked stack, and what its writer should know about it.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The stack.
+    pub stack: Stack,
+    /// Warnings only.
+    pub warnings: Diagnostics,
+}
+
+/// Reads and checks a stack: a folder with a `standfast.yaml`, or that file itself. `environment` is what interpolation sees.
+///
+/// # Errors
+/// All that is wrong, warnings included.
+pub fn load(path: &Path, environment: &BTreeMap<String, String>) -> Result<Loaded, Diagnostics> {
+    let file = if path.is_dir() { path.join(STACK_FILE) } else { path.to_owned() };
+    let folder = file.parent().map(Path::to_owned).unwrap_or_default();
+    let mut cx = Context::new(environment);
+    let root = match std::path::absolute(if folder.as_os_str().is_empty() { Path::new(".") } else { &folder })
+    {
+        Ok(root) => root,
+        Err(why) => return Err(unreadable(cx, &file, &why)),
+    };
+    let bytes = match Disk.read(&file, FILE_BYTES_MAX) {
+        Ok(bytes) => bytes,
+        Err(why) => return Err(unreadable(cx, &file, &why)),
+    };
+    match String::from_utf8(bytes) {
+        Ok(text) => {
+            let shown_in = folder.strip_prefix(".").unwrap_or(&folder).to_owned();
+            let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            read(cx, text, &name, Reader { root, shown_in, files: &Disk, left: NAMED_BYTES_MAX })
+        }
+        Err(error) => {
+            let at = error.utf8_error().valid_up_to();
+            let message = format!("{} is not UTF-8: see byte {at}", shown(&file.to_string_lossy()));
+            cx.reports.push(Severity::Error, None, message, None);
+            Err(cx.reports.finish())
+        }
+    }
+}
+
+/// Checks the text of a `standfast.yaml` that stands in the folder `root`; `files` are those that it names.
+///
+/// # Errors
+/// All that is wrong, warnings included.
+pub fn parse(
+    text: &str,
+    root: &Path,
+    files: &dyn Files,
+    environment: &BTreeMap<String, String>,
+) -> Result<Loaded, Diagnostics> {
+    let cx = Context::new(environment);
+    let reader = Reader { root: root.to_owned(), shown_in: PathBuf::new(), files, left: NAMED_BYTES_MAX };
+    read(cx, text.to_owned(), STACK_FILE, reader)
+}
+
+fn unreadable(mut cx: Context<'_>, file: &Path, why: &io::Error) -> Diagnostics {
+    let hint = (why.kind() == io::ErrorKind::NotFound)
+        .then(|| format!("a stack is a folder with a `{STACK_FILE}`; name the folder or the file"));
+    let message = format!("cannot read {}: {}", shown(&file.to_string_lossy()), because(why));
+    cx.reports.push(Severity::Error, None, message, hint);
+    cx.reports.finish()
+}
+
+fn because(why: &io::Error) -> String {
+    match why.kind() {
+        io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        io::ErrorKind::PermissionDenied => "it may not be read".to_owned(),
+        io::ErrorKind::FileTooLarge => format!("it is larger than {} MiB", FILE_BYTES_MAX >> 20),
+        io::ErrorKind::InvalidInput => "it is not a file".to_owned(),
+        _ => why.to_string(),
+    }
+}
+
+fn read(mut cx: Context<'_>, text: String, name: &str, reader: Reader<'_>) -> Result<Loaded, Diagnostics> {
+    if text.len() > FILE_BYTES_MAX {
+        cx.reports.push(
+            Severity::Error,
+            None,
+            format!("{name} is larger than {} MiB", FILE_BYTES_MAX >> 20),
+            None,
+        );
+        return Err(cx.reports.finish());
+    }
+    let source = cx.reports.sources.add(Source::new(reader.shown_name(name), text));
+    let draft = yaml::parse(source, &mut cx.reports).and_then(|node| STACK.decode(&node, &mut cx));
+    let stack = draft.and_then(|draft| check::check(draft, &mut cx, reader));
+    let failed = cx.reports.errors() > 0;
+    let found = cx.reports.finish();
+    match stack {
+        Some(stack) if !failed => Ok(Loaded { stack, warnings: found }),
+        _ => Err(found),
+    }
+}
+
+/// Reads the files that a stack names.
+pub(crate) struct Reader<'f> {
+    /// The stack's folder.
+    pub(crate) root: PathBuf,
+    /// The same as the user named it, for messages.
+    shown_in: PathBuf,
+    files: &'f dyn Files,
+    /// Bytes that may still be read.
+    left: usize,
+}
+
+impl Reader<'_> {
+    fn shown_name(&self, path: impl AsRef<Path>) -> String {
+        shown_path(self.shown_in.join(path).display())
+    }
+
+    /// Adds a file to the sources; `None` when that failed, which was reported at `span`, or when an optional file is absent.
+    pub(crate) fn source(
+        &mut self,
+        path: &str,
+        span: Span,
+        required: bool,
+        cx: &mut Context<'_>,
+    ) -> Option<u32> {
+        let mut refuse = |why: String| {
+            cx.reports.error(span, format!("cannot read {}: {why}", shown(path)));
+            None
+        };
+        let bytes = match self.files.read(&self.root.join(path), FILE_BYTES_MAX.min(self.left)) {
+            Ok(bytes) => bytes,
+            Err(why) if why.kind() == io::ErrorKind::NotFound && !required => return None,
+            Err(why) if why.kind() == io::ErrorKind::FileTooLarge && self.left < FILE_BYTES_MAX => {
+                return refuse(format!(
+                    "the files of this stack hold more than {} MiB",
+                    NAMED_BYTES_MAX >> 20
+                ));
+            }
+            Err(why) => return refuse(because(&why)),
+        };
+        self.left -= bytes.len().min(self.left);
+        match String::from_utf8(bytes) {
+            Ok(text) => Some(cx.reports.sources.add(Source::new(self.shown_name(path), text))),
+            Err(error) => refuse(format!("it is not UTF-8: see byte {}", error.utf8_error().valid_up_to())),
+        }
+    }
+}
+
+/// A path as messages show it: all of it, but nothing that a terminal would obey.
+fn shown_path(path: impl Display) -> String {
+    path.to_string().chars().map(crate::diagnostics::printable).collect()
+}

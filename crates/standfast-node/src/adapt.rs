@@ -1,0 +1,91 @@
+//! From control's words to the gateway's and the state API's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use standfast_control::{ReplicaStatus, Role, Status};
+use standfast_gateway::{Endpoint, EndpointState, Policy, Pool, Snapshot};
+use standfast_model::{ServiceName, Stack};
+use standfast_platform::ReplicaState;
+use standfast_runtime::Stop;
+use tokio::sync::{oneshot, watch};
+
+use crate::wiring::Wiring;
+
+/// Renews the gateway's picture of the world whenever control's changes, and lets the gateway accept once there is one.
+pub(crate) async fn snapshots(
+    mut statuses: watch::Receiver<Arc<Status>>,
+    stacks: watch::Receiver<Option<Arc<Stack>>>,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    wiring: Arc<Wiring>,
+    stop: Stop,
+) {
+    let mut version = 0;
+    loop {
+        let status = Arc::clone(&statuses.borrow_and_update());
+        let stack = stacks.borrow().clone();
+        if let (Some(_), Some(stack)) = (&status.target, stack) {
+            version += 1;
+            snapshots.send_replace(Arc::new(snapshot(&stack, &status, version)));
+            if let Err(error) = wiring.open().await {
+                tracing::error!(%error, "the gateway cannot accept yet");
+            }
+        }
+        tokio::select! {
+            biased;
+            () = stop.requested() => return,
+            changed = statuses.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Keeps the state API's list of services; says once when there is one.
+pub(crate) async fn services(
+    mut stacks: watch::Receiver<Option<Arc<Stack>>>,
+    services: watch::Sender<BTreeSet<ServiceName>>,
+    is_known: oneshot::Sender<()>,
+    stop: Stop,
+) {
+    let mut is_known = Some(is_known);
+    loop {
+        let stack = stacks.borrow_and_update().clone();
+        if let Some(stack) = stack {
+            services.send_replace(stack.services.keys().cloned().collect());
+            if let Some(is_known) = is_known.take() {
+                let _api_has_stopped = is_known.send(()).is_err();
+            }
+        }
+        tokio::select! {
+            biased;
+            () = stop.requested() => return,
+            changed = stacks.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// What the gateway must know.
+fn snapshot(stack: &Stack, status: &Status, version: u64) -> Snapshot {
+    let pool = |name: &ServiceName| {
+        let replicas =
+            status.services.get(name).map(|service| service.replicas.as_slice()).unwrap_or_default();
+        Pool { endpoints: replicas.iter().filter_map(endpoint).collect(), policy: Policy::default() }
+    };
+    let services: BTreeMap<ServiceName, Pool> =
+        stack.services.keys().map(|name| (name.clone(), pool(name))).collect();
+    Snapshot { version, routes: stack.routes.clone(), services, gateway_zone: None }
+}
+
+fn endpoint(replica: &ReplicaStatus) -> Option<Endpoint> {
+    let state = match (replica.role, &replica.state) {
+        (Role::Run, Some(ReplicaState::Serving { .. })) => EndpointState::Ready,
+        (Role::Run, _) => EndpointState::Unready,
+        (Role::Drain | Role::Leaving, _) => EndpointState::Draining,
+        (Role::Completed | Role::GivenUp, _) => return None,
+    };
+    Some(Endpoint {
+        instance: replica.instance.clone(),
+        address: replica.endpoint?,
+        zone: replica.zone.clone(),
+        state,
+    })
+}

@@ -1,0 +1,286 @@
+//! The node's admin interface: JSON over HTTP on a Unix socket in the state folder, for its owner only.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use standfast_control::{
+    ChangeKind, Handle, PlanId, Report, Request as ChangeRequest, RequestError, RestartTarget, Role,
+    ServiceStatus, Status, Step, StepKind,
+};
+use standfast_gateway::{Gateway, ServiceStats};
+use standfast_model::{ServiceName, Stack};
+use standfast_platform::ReplicaState;
+use standfast_platform::local::AgentClient;
+use standfast_runtime::http::json;
+
+use crate::answers::{
+    ANSWERS_VERSION, ErrorAnswer, PlanAnswer, ReplicaAnswer, RequestsAnswer, ServiceAnswer, StatusAnswer,
+    StepAnswer, ZoneAnswer,
+};
+use crate::client::{ApplyRequest, RestartRequest};
+use crate::wiring::Wiring;
+
+/// What the interface speaks for.
+pub(crate) struct Admin {
+    pub(crate) control: Handle,
+    pub(crate) agent: AgentClient,
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) wiring: Arc<Wiring>,
+}
+
+type Answer = Result<Response<Bytes>, Refusal>;
+
+/// A request that was not done.
+struct Refusal(StatusCode, ErrorAnswer);
+
+impl Refusal {
+    fn new(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
+        Self(status, ErrorAnswer { code: code.into(), message: message.into(), causes: Vec::new() })
+    }
+}
+
+/// Answers one request. Every failure is an answer.
+pub(crate) async fn handle(admin: Arc<Admin>, request: Request<Bytes>) -> Response<Bytes> {
+    let answer = match (request.method(), request.uri().path()) {
+        (&Method::GET, "/v1/status") => admin.status().await,
+        (&Method::POST, "/v1/plan") => admin.plan(request.body()).await,
+        (&Method::POST, "/v1/apply") => admin.apply(request.body()).await,
+        (&Method::POST, "/v1/restart") => admin.restart(request.body()).await,
+        (&Method::POST, "/v1/down") => admin.down().await,
+        (method, path) => {
+            Err(Refusal::new(StatusCode::NOT_FOUND, "refused", format!("there is no {method} {path} here")))
+        }
+    };
+    answer.unwrap_or_else(|Refusal(status, answer)| json(status, &answer))
+}
+
+impl Admin {
+    async fn status(&self) -> Answer {
+        let (Some(public), Some(state_api)) = (self.wiring.public(), self.wiring.state()) else {
+            return Err(Refusal::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "unavailable",
+                "the node is still starting",
+            ));
+        };
+        let info = self.agent.info().await.ok();
+        let status = self.control.status();
+        let stack = info.as_ref().map(|info| info.stack.clone());
+        let stack = stack.or_else(|| status.target.as_ref().and_then(|target| target.stack.clone()));
+        let Some(stack) = stack else {
+            return Err(Refusal::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "unavailable",
+                "the agent does not answer",
+            ));
+        };
+        let requests = self.gateway.stats().services;
+        let answer = StatusAnswer {
+            version: ANSWERS_VERSION,
+            at: status.at,
+            stack,
+            all_ready: status.is_ready(),
+            waiting: waiting(&status),
+            node_pid: std::process::id(),
+            agent_pid: info.map(|info| info.process.pid),
+            generation: status.target.as_ref().map_or(0, |target| target.carried_out.0),
+            public,
+            state_api,
+            zones: status
+                .zones
+                .iter()
+                .map(|(name, zone)| {
+                    (name.clone(), ZoneAnswer { available: zone.available, reason: zone.reason.clone() })
+                })
+                .collect(),
+            services: status
+                .services
+                .iter()
+                .map(|(name, service)| (name.clone(), service_answer(service, requests.get(name))))
+                .collect(),
+            limitations: status.limitations.clone(),
+        };
+        Ok(json(StatusCode::OK, &answer))
+    }
+
+    async fn plan(&self, body: &[u8]) -> Answer {
+        let stack: Stack = read(body)?;
+        let preview = self.control.plan_for(Arc::new(stack)).await.map_err(refusal)?;
+        Ok(json(StatusCode::OK, &plan_answer(preview.plan.to_string(), &preview.report)))
+    }
+
+    async fn apply(&self, body: &[u8]) -> Answer {
+        let ApplyRequest { stack, plan, author, reason } = read(body)?;
+        let reason = Some(reason).filter(|reason| !reason.is_empty());
+        let (stack, request) = (Arc::new(stack), ChangeRequest { author, reason });
+        let done = match &plan {
+            Some(plan) => self.control.apply(stack, PlanId::from(plan.as_str()), request).await,
+            None => self.control.apply_unseen(stack, request).await,
+        };
+        let done = done.map_err(refusal)?;
+        if let Some(problem) = done.problem {
+            return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", problem));
+        }
+        Ok(json(StatusCode::OK, &plan_answer(done.blueprint.to_string(), &done.report)))
+    }
+
+    async fn restart(&self, body: &[u8]) -> Answer {
+        let RestartRequest { service } = read(body)?;
+        let services: Vec<ServiceName> = match service {
+            Some(name) => {
+                let name = name.parse().map_err(|error: standfast_model::BadName| {
+                    Refusal::new(StatusCode::BAD_REQUEST, "refused", error.to_string())
+                })?;
+                vec![name]
+            }
+            None => self.control.status().services.keys().cloned().collect(),
+        };
+        let mut answer = PlanAnswer {
+            version: ANSWERS_VERSION,
+            plan: String::new(),
+            steps: Vec::new(),
+            waiting: Vec::new(),
+            changes: Vec::new(),
+        };
+        for service in services {
+            let request = ChangeRequest { author: "restart".into(), reason: None };
+            let done =
+                self.control.restart(RestartTarget::Service(service), request).await.map_err(refusal)?;
+            let part = plan_answer(done.blueprint.to_string(), &done.report);
+            answer.plan = part.plan;
+            answer.steps.extend(part.steps);
+            answer.changes.extend(part.changes);
+            answer.waiting = part.waiting;
+        }
+        Ok(json(StatusCode::OK, &answer))
+    }
+
+    async fn down(&self) -> Answer {
+        let request = ChangeRequest { author: "down".into(), reason: Some("the stack is taken down".into()) };
+        let done = self.control.down(request).await.map_err(refusal)?;
+        Ok(json(StatusCode::OK, &plan_answer(done.blueprint.to_string(), &done.report)))
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|error| {
+        Refusal::new(StatusCode::BAD_REQUEST, "refused", format!("the request is malformed: {error}"))
+    })
+}
+
+fn refusal(error: RequestError) -> Refusal {
+    let (status, code) = match &error {
+        RequestError::WorldMoved { .. } => (StatusCode::CONFLICT, "moved"),
+        RequestError::Unknown(_) => (StatusCode::NOT_FOUND, "refused"),
+        RequestError::Tick(_) | RequestError::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+    };
+    let mut answer = ErrorAnswer { code: code.into(), message: error.to_string(), causes: Vec::new() };
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        answer.causes.push(cause.to_string());
+        source = cause.source();
+    }
+    Refusal(status, answer)
+}
+
+fn waiting(status: &Status) -> Vec<String> {
+    let mut waiting = status.waiting.clone();
+    if waiting.is_empty() && !status.is_ready() {
+        waiting = status.missing();
+    }
+    waiting.extend(status.problem.clone());
+    waiting
+}
+
+fn plan_answer(plan: String, report: &Report) -> PlanAnswer {
+    let change = |change: &standfast_control::Change| {
+        let verb = match change.kind {
+            ChangeKind::Add => "add",
+            ChangeKind::Remove => "remove",
+            ChangeKind::Update => "update",
+            ChangeKind::Scale => "scale",
+        };
+        format!("{verb} {}: {} ({})", change.service, change.what, change.impact)
+    };
+    PlanAnswer {
+        version: ANSWERS_VERSION,
+        plan,
+        steps: report.steps.iter().map(step_answer).collect(),
+        waiting: report.waiting.clone(),
+        changes: report.changes.iter().map(change).collect(),
+    }
+}
+
+fn step_answer(step: &Step) -> StepAnswer {
+    let act = match step.kind {
+        StepKind::Start => "start",
+        StepKind::Heal => "heal",
+        StepKind::Update => "update",
+        StepKind::Rebalance => "rebalance",
+        StepKind::Drain => "drain",
+        StepKind::Stop => "stop",
+        StepKind::Complete => "complete",
+        StepKind::GiveUp => "give up",
+        StepKind::Adopt => "adopt",
+    };
+    StepAnswer {
+        act: act.into(),
+        what: format!("{} in zone {}", step.replica.replica, step.zone),
+        reason: step.reason.clone(),
+        impact: step.impact.clone(),
+    }
+}
+
+fn service_answer(service: &ServiceStatus, requests: Option<&ServiceStats>) -> ServiceAnswer {
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let loops: BTreeMap<_, _> = service.crash_loops.iter().map(|one| (&one.replica.replica, one)).collect();
+    let replicas = service.replicas.iter().map(|replica| {
+        let failing = loops.get(&replica.instance.replica);
+        ReplicaAnswer {
+            instance: replica.instance.to_string(),
+            replica: replica.instance.replica.to_string(),
+            attempt: replica.instance.attempt,
+            zone: replica.zone.clone(),
+            pid: replica.pid,
+            ready: replica.takes_requests().is_some(),
+            state: state_words(replica.role, replica.state.as_ref()),
+            endpoint: replica.endpoint,
+            failures: failing.map_or(replica.failures, |failing| failing.failures),
+            last_output: failing.map(|failing| failing.last_output.clone()).unwrap_or_default(),
+        }
+    });
+    ServiceAnswer {
+        wanted: count(service.wanted),
+        ready: count(service.ready),
+        zones: service.zones.iter().map(|(zone, one)| (zone.clone(), count(one.ready))).collect(),
+        restarts: service.restarts,
+        last_reason: service.last_failure.as_ref().map(|failure| failure.reason.clone()),
+        requests: requests.map(requests_answer).unwrap_or_default(),
+        replicas: replicas.collect(),
+    }
+}
+
+fn requests_answer(stats: &ServiceStats) -> RequestsAnswer {
+    RequestsAnswer {
+        total: stats.requests,
+        failed: stats.answered.server_error + stats.no_replica + stats.deadline + stats.broken,
+        retried: stats.retries,
+    }
+}
+
+fn state_words(role: Role, state: Option<&ReplicaState>) -> String {
+    match (role, state) {
+        (Role::Completed, _) => "done".into(),
+        (Role::GivenUp, _) => "given up".into(),
+        (_, None) => "ordered".into(),
+        (_, Some(ReplicaState::Pending { reason })) => format!("pending: {reason}"),
+        (_, Some(ReplicaState::Starting { .. })) => "starting".into(),
+        (Role::Drain, Some(ReplicaState::Serving { .. })) => "draining".into(),
+        (_, Some(ReplicaState::Serving { .. })) => "serving".into(),
+        (_, Some(ReplicaState::Unready { reason, .. })) => format!("unready: {reason}"),
+        (_, Some(ReplicaState::Stopping { .. })) => "stopping".into(),
+        (_, Some(ReplicaState::Exited { reason, .. })) => reason.to_string(),
+    }
+}

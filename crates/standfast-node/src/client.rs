@@ -1,0 +1,161 @@
+//! A client of a running node's admin interface.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use standfast_model::Stack;
+use standfast_runtime::http::Client;
+use standfast_runtime::{Clock, Net, Peer};
+
+use crate::answers::{ErrorAnswer, PlanAnswer, StatusAnswer};
+
+/// The longest that a call may take.
+const CALL_MAX: Duration = Duration::from_secs(10);
+
+/// The name of the admin socket in a state folder.
+pub(crate) const SOCKET: &str = "node.sock";
+
+/// A call to the node that did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// There is no node, or it did not answer.
+    #[error("the node does not answer at {}", .socket.display())]
+    Unreachable {
+        /// Its socket.
+        socket: PathBuf,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// It answered that it will not or cannot do it.
+    #[error("{}", .0.message)]
+    Refused(ErrorAnswer),
+}
+
+impl AdminError {
+    /// Whether the node refused since the world moved after the plan was shown.
+    pub fn has_moved(&self) -> bool {
+        matches!(self, Self::Refused(answer) if answer.code == "moved")
+    }
+}
+
+/// A client of the node of one state folder. Cheap to clone; it outlives nodes.
+#[derive(Debug, Clone)]
+pub struct AdminClient {
+    socket: PathBuf,
+    http: Client,
+    clock: Clock,
+}
+
+/// What is sent to have a stack applied.
+#[derive(Debug, Serialize, serde::Deserialize)]
+pub(crate) struct ApplyRequest {
+    pub(crate) stack: Stack,
+    pub(crate) plan: Option<String>,
+    pub(crate) author: String,
+    pub(crate) reason: String,
+}
+
+/// What is sent to have replicas replaced.
+#[derive(Debug, Serialize, serde::Deserialize)]
+pub(crate) struct RestartRequest {
+    pub(crate) service: Option<String>,
+}
+
+impl AdminClient {
+    /// A client; there need not be a node yet.
+    pub fn new(state_dir: &Path, net: Net, clock: Clock) -> Self {
+        Self { socket: state_dir.join(SOCKET), http: Client::new(net, clock), clock }
+    }
+
+    /// How the stack is.
+    ///
+    /// # Errors
+    /// See [`AdminError`].
+    pub async fn status(&self) -> Result<StatusAnswer, AdminError> {
+        self.call(Method::GET, "/v1/status", &()).await
+    }
+
+    /// Waits until a node answers, for at most `limit`.
+    ///
+    /// # Errors
+    /// The last [`AdminError`].
+    pub async fn wait_until_up(&self, limit: Duration) -> Result<StatusAnswer, AdminError> {
+        let deadline = self.clock.now().plus(limit);
+        loop {
+            match self.status().await {
+                Err(_) if self.clock.now() < deadline => self.clock.sleep(Duration::from_millis(10)).await,
+                answer => return answer,
+            }
+        }
+    }
+
+    /// What would change.
+    ///
+    /// # Errors
+    /// See [`AdminError`].
+    pub async fn plan(&self, stack: &Stack) -> Result<PlanAnswer, AdminError> {
+        self.call(Method::POST, "/v1/plan", stack).await
+    }
+
+    /// Makes a stack the wanted one.
+    ///
+    /// # Errors
+    /// [`AdminError::has_moved`] when `plan` is no longer what would be done.
+    pub async fn apply(
+        &self,
+        stack: &Stack,
+        plan: Option<String>,
+        author: &str,
+        reason: &str,
+    ) -> Result<PlanAnswer, AdminError> {
+        let request =
+            ApplyRequest { stack: stack.clone(), plan, author: author.to_owned(), reason: reason.to_owned() };
+        self.call(Method::POST, "/v1/apply", &request).await
+    }
+
+    /// Has all replicas, or those of one service, replaced one by one.
+    ///
+    /// # Errors
+    /// See [`AdminError`].
+    pub async fn restart(&self, service: Option<&str>) -> Result<PlanAnswer, AdminError> {
+        let request = RestartRequest { service: service.map(str::to_owned) };
+        self.call(Method::POST, "/v1/restart", &request).await
+    }
+
+    /// Makes nothing the wanted stack: all replicas are stopped.
+    ///
+    /// # Errors
+    /// See [`AdminError`].
+    pub async fn down(&self) -> Result<PlanAnswer, AdminError> {
+        self.call(Method::POST, "/v1/down", &()).await
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, AdminError> {
+        let unreachable = |source: Box<dyn std::error::Error + Send + Sync>| AdminError::Unreachable {
+            socket: self.socket.clone(),
+            source,
+        };
+        let bytes = serde_json::to_vec(body).map_err(|error| unreachable(error.into()))?;
+        let bytes = if method == Method::GET { Bytes::new() } else { Bytes::from(bytes) };
+        let request = Request::builder().method(method).uri(path).body(bytes);
+        let request = request.map_err(|error| unreachable(error.into()))?;
+        let (path, _folder) = standfast_platform::local::reachable_socket(&self.socket)
+            .map_err(|error| unreachable(error.into()))?;
+        let answer = self.http.send(&Peer::Unix(path), request, CALL_MAX).await;
+        let answer = answer.map_err(|error| unreachable(error.into()))?;
+        if answer.status() == StatusCode::OK {
+            return serde_json::from_slice(answer.body()).map_err(|error| unreachable(error.into()));
+        }
+        let refusal = serde_json::from_slice(answer.body());
+        Err(refusal.map_or_else(|error| unreachable(error.into()), AdminError::Refused))
+    }
+}

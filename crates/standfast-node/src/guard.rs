@@ -1,0 +1,52 @@
+//! The node's half of mutual care: when the agent is gone, start another one and hand it the sockets.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use standfast_platform::local::{AgentClient, respawn_agent};
+use standfast_runtime::{Backoff, Clock, RealDisk, Rng, Stop};
+
+use crate::wiring::Wiring;
+
+/// How long a new agent may take to answer before another start is tried.
+const START_MAX: Duration = Duration::from_secs(10);
+/// Between starts that failed.
+const AGAIN: Backoff = Backoff { base: Duration::from_millis(20), cap: Duration::from_secs(5) };
+
+/// Keeps an agent alive until the stop.
+///
+/// An agent that takes everything down stops this node first, so the stop is seen before the agent is missed.
+pub(crate) async fn guard(agent: AgentClient, wiring: Arc<Wiring>, clock: Clock, mut rng: Rng, stop: Stop) {
+    let state_dir: PathBuf = agent.state_dir().to_path_buf();
+    let mut failures = 0;
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.requested() => return,
+            () = agent.gone() => {}
+        }
+        // Whoever takes the stack away removes its folder last: nothing is left to keep.
+        if stop.is_requested() || !state_dir.exists() {
+            return;
+        }
+        tracing::warn!("the agent is gone; starting another one");
+        if let Err(error) = respawn_agent(&state_dir, &RealDisk) {
+            tracing::error!(%error, "cannot start an agent");
+        }
+        match agent.wait_until_up(START_MAX).await {
+            Ok(info) => {
+                failures = 0;
+                match wiring.return_sockets().await {
+                    Ok(()) => tracing::info!(pid = info.process.pid, "a new agent holds the sockets"),
+                    Err(error) => tracing::error!(%error, "the new agent did not take the sockets"),
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "the new agent does not answer");
+                clock.sleep(AGAIN.wait(failures, &mut rng)).await;
+                failures = failures.saturating_add(1);
+            }
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The composition root: builds a node out of its engines, adapts their ports to each other, and answers on the admin socket; and what starts,
+//! finds and proves running stacks.
+//!
+//! Read `build.rs` first. Engines know nothing of each other: `wiring` gives the gateway its sockets and replicas their addresses, `adapt` turns
+//! control's status into the gateway's snapshot, `guard` keeps the agent alive, `target` shows the running stack to `prove`.
+
+mod adapt;
+mod admin;
+mod answers;
+mod build;
+mod client;
+mod guard;
+mod launch;
+pub mod machine;
+#[cfg(feature = "planted-bugs")]
+mod plant;
+mod settings;
+mod target;
+mod wiring;
+
+pub use answers::{
+    ANSWERS_VERSION, ErrorAnswer, PlanAnswer, ReplicaAnswer, RequestsAnswer, ServiceAnswer, StatusAnswer,
+    StepAnswer, ZoneAnswer,
+};
+pub use build::{BuildError, Node, build, run_agent, run_node};
+pub use client::{AdminClient, AdminError};
+pub use launch::{LaunchError, LaunchOptions, Running, Scratch, launch};
+pub use machine::limits_limitation;
+#[cfg(feature = "planted-bugs")]
+pub use plant::PLANTS;
+pub use settings::{LAYOUT_VERSION, Settings, SettingsError};
+pub use target::LocalTarget;

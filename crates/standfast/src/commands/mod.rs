@@ -1,0 +1,66 @@
+//! One module per command, or per few that belong together.
+
+pub(crate) mod change;
+pub(crate) mod check;
+pub(crate) mod down;
+pub(crate) mod logs;
+pub(crate) mod processes;
+pub(crate) mod prove;
+mod running;
+pub(crate) mod status;
+pub(crate) mod up;
+
+use std::path::Path;
+
+use standfast_model::Stack;
+
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::place::Surroundings;
+
+/// What every command is given.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) output: Output,
+    pub(crate) surroundings: Surroundings,
+}
+
+impl Call {
+    /// Reads and checks a stack; warnings go to stderr.
+    pub(crate) fn load(&self, stack: &Path) -> Result<Stack, Failure> {
+        match standfast_model::load(stack, &self.surroundings.variables) {
+            Ok(loaded) => {
+                if !loaded.warnings.is_empty() {
+                    self.output.note(self.rendered(&loaded.warnings).trim_end());
+                }
+                Ok(loaded.stack)
+            }
+            Err(found) => {
+                let shown =
+                    found.iter().filter(|one| one.severity == standfast_model::Severity::Error).count();
+                let errors = shown + found.omitted();
+                let count = if errors == 1 { "1 error".to_owned() } else { format!("{errors} errors") };
+                Err(Failure::input(format!("{count} in the stack")).detail(self.rendered(&found)))
+            }
+        }
+    }
+
+    /// With a drawn snippet on a terminal, as plain lines that programs can take apart elsewhere.
+    fn rendered(&self, found: &standfast_model::Diagnostics) -> String {
+        if self.output.is_interactive() {
+            found.graphical(self.output.stderr_colour())
+        } else {
+            found.to_string()
+        }
+    }
+
+    /// A runtime for commands that talk to running processes.
+    pub(crate) fn block_on<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::because_of("cannot start the runtime", &error))?
+            .block_on(work)
+    }
+}

@@ -1,0 +1,35 @@
+//! The two hidden commands: what `up` and `prove` start.
+
+use standfast_runtime::{Clock, Net};
+
+use super::Call;
+use crate::args::ProcessArgs;
+use crate::exit;
+use crate::failure::Failure;
+
+/// Runs an agent until it is told to take everything down.
+pub(crate) fn agent(args: &ProcessArgs, call: &Call) -> Result<u8, Failure> {
+    log_to_stderr();
+    call.block_on(async {
+        standfast_node::run_agent(&args.state, Net::real(), Clock::system())
+            .await
+            .map_err(|error| Failure::because_of("the agent stopped", &error))
+    })?;
+    Ok(exit::DONE)
+}
+
+/// Runs a node until SIGTERM.
+pub(crate) fn node(args: &ProcessArgs, call: &Call) -> Result<u8, Failure> {
+    log_to_stderr();
+    call.block_on(async {
+        standfast_node::run_node(&args.state, Net::real(), Clock::system())
+            .await
+            .map_err(|error| Failure::because_of("the node stopped", &error))
+    })?;
+    Ok(exit::DONE)
+}
+
+/// Log lines of our own processes go to stderr, which their parent sends to a file.
+fn log_to_stderr() {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_target(false).init();
+}

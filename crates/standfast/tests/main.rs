@@ -1,0 +1,9 @@
+//! The command line from outside: the real binary, real processes, real sockets.
+#![expect(clippy::disallowed_methods, reason = "tests are outside the seams")]
+
+mod suite {
+    pub(crate) mod bad_input;
+    pub(crate) mod lifecycle;
+    pub(crate) mod proof;
+    pub(crate) mod world;
+}

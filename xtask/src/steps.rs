@@ -1,0 +1,127 @@
+//! The steps of CI, each of which can be run alone.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{deps, needs};
+
+/// A source file longer than this is several rooms in one.
+const LINES_MAX: usize = 900;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new("cargo");
+    command.args(arguments).current_dir(root());
+    command
+}
+
+fn run(mut command: Command) -> Result<()> {
+    let shown = format!("{command:?}").replace('"', "");
+    let started = Instant::now();
+    println!("── {shown}");
+    let status = command.status().with_context(|| format!("cannot run {shown}"))?;
+    if !status.success() {
+        bail!("failed ({status}): {shown}");
+    }
+    println!("── done in {:.0} s", started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// All tests. The end-to-end tests start the real binary, so it is built first.
+pub(crate) fn test(arguments: &[String]) -> Result<()> {
+    needs::ensure()?;
+    let narrowed = arguments.iter().any(|argument| argument == "-p" || argument == "--package");
+    let mut command = cargo(&["test", "--locked"]);
+    if !narrowed {
+        command.arg("--workspace");
+    }
+    command.args(arguments);
+    run(command)
+}
+
+/// The prover is proven: a build with planted bugs must be caught at each of them.
+pub(crate) fn planted() -> Result<()> {
+    run(cargo(&[
+        "test",
+        "--locked",
+        "--package=standfast",
+        "--features=planted-bugs",
+        "--test=planted",
+        "--",
+        "--test-threads=1",
+    ]))
+}
+
+/// The main job, as the README has it.
+pub(crate) fn prove() -> Result<()> {
+    run(cargo(&["run", "--locked", "--release", "--", "prove", "examples/shop"]))
+}
+
+pub(crate) fn fmt() -> Result<()> {
+    run(cargo(&["fmt", "--all", "--check"]))
+}
+
+pub(crate) fn clippy() -> Result<()> {
+    run(cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    let mut with_plants = cargo(&["clippy", "--locked", "--package=standfast", "--all-targets"]);
+    with_plants.args(["--features=planted-bugs", "--", "-D", "warnings"]);
+    run(with_plants)
+}
+
+pub(crate) fn docs() -> Result<()> {
+    let mut command = cargo(&["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"]);
+    command.env("RUSTDOCFLAGS", "-D warnings");
+    run(command)
+}
+
+pub(crate) fn deny() -> Result<()> {
+    let mut command = Command::new(needs::cargo_deny(&root().join("target"))?);
+    command.current_dir(root()).args(["--workspace", "check", "--hide-inclusion-graph"]);
+    command.args(["licenses", "bans", "sources"]);
+    run(command)
+}
+
+/// Lengths of files, and leftovers that no lint sees.
+pub(crate) fn tidy() -> Result<()> {
+    let listed =
+        Command::new("git").args(["ls-files"]).current_dir(root()).output().context("cannot run git")?;
+    let mut wrong = Vec::new();
+    let mut read = 0;
+    for name in String::from_utf8_lossy(&listed.stdout).lines().filter(|name| name.ends_with(".rs")) {
+        let Ok(text) = std::fs::read_to_string(root().join(name)) else { continue };
+        read += 1;
+        let lines = text.lines().count();
+        if lines > LINES_MAX {
+            wrong.push(format!("{name}: {lines} lines, more than {LINES_MAX}"));
+        }
+        if text.contains("#[ignore") && !name.starts_with("xtask/") {
+            wrong.push(format!("{name}: an ignored test is no test"));
+        }
+    }
+    if !wrong.is_empty() {
+        bail!("tidy:\n  {}", wrong.join("\n  "));
+    }
+    println!("tidy: {read} source files");
+    Ok(())
+}
+
+pub(crate) fn ci() -> Result<()> {
+    let started = Instant::now();
+    fmt()?;
+    deps::check()?;
+    tidy()?;
+    deny()?;
+    clippy()?;
+    docs()?;
+    test(&[])?;
+    planted()?;
+    prove()?;
+    println!("ci: all of it in {:.0} s", started.elapsed().as_secs_f64());
+    Ok(())
+}
