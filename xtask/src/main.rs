@@ -1,6 +1,7 @@
 //! Everything that CI does, as one program: `cargo xtask test|ci|deps|…`.
 #![expect(clippy::disallowed_methods, reason = "xtask is a main program of its own, outside the seams")]
 
+mod bench;
 mod deps;
 mod needs;
 mod steps;
@@ -16,6 +17,7 @@ cargo xtask COMMAND
   deps          hold the table of allowed dependencies between crates against `cargo metadata`
   deny          licences, bans and sources of all third-party crates (cargo-deny)
   tidy          lengths of files, leftovers
+  bench NAME    measure: heal, idle, plan, store (figures are kept in bench/README.md)
   fmt, clippy, docs
   ci            all of it: what .ci/run calls
 
@@ -33,6 +35,7 @@ fn main() -> Result<()> {
         Some("prove") => steps::prove(),
         Some("deps") => deps::check(),
         Some("deny") => steps::deny(),
+        Some("bench") => bench::run(&steps::root(), rest.first().map(String::as_str)),
         Some("tidy") => steps::tidy(),
         Some("fmt") => steps::fmt(),
         Some("clippy") => steps::clippy(),

@@ -21,6 +21,7 @@ const NEEDS: &[Need] = &[
         what_for: "SQLite, which is built from its C source",
     },
     Need { programs: &["strace"], apt: "strace", dnf: "strace", what_for: "the store's crash test" },
+    Need { programs: &["curl"], apt: "curl", dnf: "curl", what_for: "the examples of the state API's page" },
     Need {
         programs: &["chromium", "chromium-browser", "google-chrome"],
         apt: "chromium",

@@ -11,7 +11,7 @@ use crate::{deps, needs};
 /// A source file longer than this is several rooms in one.
 const LINES_MAX: usize = 900;
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
 }
 
@@ -100,7 +100,10 @@ pub(crate) fn tidy() -> Result<()> {
         if lines > LINES_MAX {
             wrong.push(format!("{name}: {lines} lines, more than {LINES_MAX}"));
         }
-        if text.contains("#[ignore") && !name.starts_with("xtask/") {
+        let mut ignored = text.lines().filter(|line| line.trim_start().starts_with("#[ignore"));
+        // What a running test starts as its child, and measurements, are no tests of their own.
+        let is_fine = |line: &str| line.contains("runs as a child") || line.contains("measures");
+        if ignored.any(|line| !is_fine(line)) {
             wrong.push(format!("{name}: an ignored test is no test"));
         }
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use standfast_control::{Blueprint, Plan, Policy, check, order, plan};
 use standfast_model::{
-    Deploy, HealthCheck, Limits, Probe, RestartCondition, RestartPolicy, Service, ServiceName, Stack, Stamp, UpdateConfig,
-    UpdateOrder, ZoneName,
+    Deploy, HealthCheck, Limits, Probe, RestartCondition, RestartPolicy, Service, ServiceName, Stack, Stamp,
+    UpdateConfig, UpdateOrder, ZoneName,
 };
 use standfast_platform::{ExitReason, Inventory, ReplicaState, SeenReplica, Wanted, ZoneState};
 use standfast_runtime::Clock;
@@ -23,7 +23,8 @@ fn main() {
     let clock = Clock::system();
     let stack = Arc::new(big_stack());
     println!("{SERVICES} services x {REPLICAS} replicas over {} zones, median of {RUNS} runs", ZONES.len());
-    let policy = median(&clock, "policy (digest and revisions, once per stack)", || Policy::of(Arc::clone(&stack)));
+    let policy =
+        median(&clock, "policy (digest and revisions, once per stack)", || Policy::of(Arc::clone(&stack)));
     let now = Stamp::from_micros(1_000_000_000);
     let (nothing, genesis) = (inventory(&Wanted::default(), now), Blueprint::genesis());
     let first = median(&clock, "plan from nothing", || plan(&policy, &nothing, &genesis, now));
@@ -42,9 +43,11 @@ fn main() {
         let (reason, last_output) = (ExitReason::Signal(9), vec!["killed".to_owned()]);
         seen.state = ReplicaState::Exited { at: now, reason, served, last_output };
     }
-    let heal: Plan = median(&clock, "plan with 1 % gone", || plan(&policy, &some_gone, &first.blueprint, now));
+    let heal: Plan =
+        median(&clock, "plan with 1 % gone", || plan(&policy, &some_gone, &first.blueprint, now));
     assert_eq!(heal.report.steps.len(), SERVICES * REPLICAS as usize / 100);
-    let refused = median(&clock, "check of that", || check(&policy, &some_gone, &first.blueprint, &heal.blueprint));
+    let refused =
+        median(&clock, "check of that", || check(&policy, &some_gone, &first.blueprint, &heal.blueprint));
     assert!(refused.is_ok());
 }
 
@@ -70,7 +73,6 @@ fn median<T>(clock: &Clock, what: &str, run: impl Fn() -> T) -> T {
 fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
-
 
 fn big_stack() -> Stack {
     let services = (0..SERVICES).filter_map(|index| {

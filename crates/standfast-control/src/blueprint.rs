@@ -150,7 +150,9 @@ pub enum ReadBlueprintError {
     #[error("a stored blueprint is damaged")]
     Damaged(#[source] serde_json::Error),
     /// A newer release wrote it.
-    #[error("a stored blueprint has format {found}, and this standfast reads format {FORMAT}; use the release that wrote it")]
+    #[error(
+        "a stored blueprint has format {found}, and this standfast reads format {FORMAT}; use the release that wrote it"
+    )]
     Format {
         /// The format that it has.
         found: u32,
@@ -251,9 +253,8 @@ impl Hasher for Fingerprint {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        self.0 = bytes
-            .iter()
-            .fold(self.0, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+        self.0 =
+            bytes.iter().fold(self.0, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use standfast_model::{Deploy, Generation, Instance, ReplicaId, Revision, ServiceName, UpdateOrder, ZoneName};
+use standfast_model::{
+    Deploy, Generation, Instance, ReplicaId, Revision, ServiceName, UpdateOrder, ZoneName,
+};
 use standfast_platform::{Inventory, SeenReplica};
 
 use crate::blueprint::{Blueprint, BlueprintId, PlannedIntent, PlannedReplica};
@@ -103,7 +105,12 @@ pub enum CheckError {
 ///
 /// # Errors
 /// The first rule that it breaks.
-pub fn check(policy: &Policy, seen: &Inventory, parent: &Blueprint, blueprint: &Blueprint) -> Result<(), CheckError> {
+pub fn check(
+    policy: &Policy,
+    seen: &Inventory,
+    parent: &Blueprint,
+    blueprint: &Blueprint,
+) -> Result<(), CheckError> {
     if blueprint.parent != parent.id {
         return Err(CheckError::Parent { found: blueprint.parent.clone(), expected: parent.id.clone() });
     }
@@ -184,7 +191,8 @@ impl Service<'_> {
             }
         }
         for (place, before) in self.before {
-            let is_remembered = in_slot(self.after, place.slot).is_some() || floor_after >= before.instance.attempt;
+            let is_remembered =
+                in_slot(self.after, place.slot).is_some() || floor_after >= before.instance.attempt;
             if !is_remembered {
                 let used = before.instance.attempt;
                 return Err(CheckError::Backward { instance: before.instance.clone(), used });
@@ -194,11 +202,17 @@ impl Service<'_> {
     }
 
     /// What is new can start where it is placed.
-    fn check_places(&self, seen: &Inventory, parent: &Blueprint, declared: &[ZoneName]) -> Result<(), CheckError> {
+    fn check_places(
+        &self,
+        seen: &Inventory,
+        parent: &Blueprint,
+        declared: &[ZoneName],
+    ) -> Result<(), CheckError> {
         for (_, planned) in self.after {
             let is_known = find(self.before, &planned.instance).is_some();
             let is_available = || declared.contains(&planned.zone) && !is_lost(seen, &planned.zone);
-            let runs_already = || seen.generation > parent.generation && self.is_taken_over(&planned.instance);
+            let runs_already =
+                || seen.generation > parent.generation && self.is_taken_over(&planned.instance);
             if !is_known && !is_available() && !runs_already() {
                 let (instance, zone) = (planned.instance.clone(), planned.zone.clone());
                 return Err(CheckError::Zone { instance, zone });
@@ -225,7 +239,8 @@ impl Service<'_> {
     }
 
     fn check_surge(&self, deploy: &Deploy) -> Result<(), CheckError> {
-        let running = |planned: &[Planned<'_>]| planned.iter().filter(|(_, planned)| planned.shall_run()).count();
+        let running =
+            |planned: &[Planned<'_>]| planned.iter().filter(|(_, planned)| planned.shall_run()).count();
         let surge = if starts_first(deploy) { parallelism(deploy) } else { 0 };
         let found = running(self.after);
         let most = (wanted(deploy) + surge).max(running(self.before));
@@ -233,8 +248,10 @@ impl Service<'_> {
             return Ok(());
         }
         // What is taken over was there before, too.
-        let taken_over =
-            self.after.iter().filter(|(_, planned)| planned.shall_run() && self.is_taken_over(&planned.instance));
+        let taken_over = self
+            .after
+            .iter()
+            .filter(|(_, planned)| planned.shall_run() && self.is_taken_over(&planned.instance));
         let most = most.max(running(self.before) + taken_over.count());
         if found > most {
             return Err(CheckError::Surge { service: self.name.clone(), found, most });
@@ -276,7 +293,8 @@ impl Service<'_> {
             let is_same_kind = |other: &&PlannedReplica| {
                 other.shall_run() && other.revision == planned.revision && !(is_current && other.replace)
             };
-            let in_zone = |zone: &ZoneName| all().filter(is_same_kind).filter(|other| other.zone == *zone).count();
+            let in_zone =
+                |zone: &ZoneName| all().filter(is_same_kind).filter(|other| other.zone == *zone).count();
             let (most, least) = (in_zone(&planned.zone), zones().map(in_zone).min().unwrap_or_default());
             if most > least + 1 {
                 let (service, zone) = (self.name.clone(), planned.zone.clone());

@@ -9,13 +9,14 @@ pub const DRAIN: Duration = Duration::from_secs(1);
 
 /// A replica that served for less than this before it ended counts as a quick failure, and one that failed quickly before
 /// counts as ready again only after it has served for this long.
-pub const QUICK: Duration = Duration::from_secs(3);
+pub const QUICK: Duration = Duration::from_secs(1);
 
 /// Quick failures in a row from which on a replica is in a crash loop. A new revision in a crash loop pauses its rollout.
 pub const CRASH_LOOP: u32 = 3;
 
 /// Waits before the second, third, … new attempt after quick failures; the first new attempt starts at once.
-pub(crate) const RESTART: Backoff = Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(30) };
+pub(crate) const RESTART: Backoff =
+    Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(30) };
 
 /// From this many replicas on, the observer is suspected when more than half of them look dead without proof.
 pub(crate) const SUSPECT_MIN: usize = 4;

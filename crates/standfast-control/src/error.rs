@@ -55,7 +55,9 @@ pub enum HistoryError {
         source: serde_json::Error,
     },
     /// A newer release wrote a row.
-    #[error("the store's {what} has format {found}, and this standfast reads format {supported}; use the release that wrote it")]
+    #[error(
+        "the store's {what} has format {found}, and this standfast reads format {supported}; use the release that wrote it"
+    )]
     Format {
         /// Which row.
         what: String,

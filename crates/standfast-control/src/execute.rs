@@ -20,7 +20,8 @@ pub fn order(blueprint: &Blueprint) -> Wanted {
             intent,
         })
     });
-    let launches = blueprint.launches.iter().map(|(revision, launch)| (revision.clone(), launch.as_ref().clone()));
+    let launches =
+        blueprint.launches.iter().map(|(revision, launch)| (revision.clone(), launch.as_ref().clone()));
     Wanted {
         generation: blueprint.generation,
         launches: launches.collect(),

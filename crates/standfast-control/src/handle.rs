@@ -84,7 +84,12 @@ impl Handle {
     ///
     /// # Cancellation
     /// Dropping it does not take the request back.
-    pub async fn apply(&self, stack: Arc<Stack>, plan: PlanId, request: Request) -> Result<Done, RequestError> {
+    pub async fn apply(
+        &self,
+        stack: Arc<Stack>,
+        plan: PlanId,
+        request: Request,
+    ) -> Result<Done, RequestError> {
         self.ask(|reply| Command::Apply { stack, plan: Some(plan), request, reply }).await
     }
 
@@ -144,7 +149,11 @@ impl Handle {
     pub async fn wait_ready(&self, limit: Duration) -> Result<Arc<Status>, NotReady> {
         let mut changes = self.status.clone();
         let settled = |status: &Arc<Status>| status.is_ready() || !status.given_up().is_empty();
-        let waited = self.clock.timeout(limit, changes.wait_for(settled)).await.map(|seen| seen.map(|s| Arc::clone(&s)));
+        let waited = self
+            .clock
+            .timeout(limit, changes.wait_for(settled))
+            .await
+            .map(|seen| seen.map(|s| Arc::clone(&s)));
         match waited {
             Ok(Ok(status)) if status.is_ready() => Ok(status),
             Ok(Ok(status)) => Err(NotReady::GivenUp { reasons: status.given_up() }),

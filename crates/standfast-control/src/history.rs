@@ -16,8 +16,8 @@ use crate::error::HistoryError;
 use crate::plan::Report;
 use crate::policy::StackDigest;
 use crate::tables::{
-    CHUNK_BYTES_MAX, Event, FORMAT, StackName, StackRow, TARGET, TargetRow, blueprint_key, event_key, generation_of,
-    space, stack_key,
+    CHUNK_BYTES_MAX, Event, FORMAT, StackName, StackRow, TARGET, TargetRow, blueprint_key, event_key,
+    generation_of, space, stack_key,
 };
 
 /// What one batch writes at most besides the target: below the store's limit, and well within one transaction.
@@ -62,7 +62,9 @@ impl History {
     }
 
     pub(crate) async fn target(&self) -> Result<Option<Target>, HistoryError> {
-        let Some(entry) = self.store.get(&space(), TARGET).await.map_err(HistoryError::Read)? else { return Ok(None) };
+        let Some(entry) = self.store.get(&space(), TARGET).await.map_err(HistoryError::Read)? else {
+            return Ok(None);
+        };
         check_format(&entry.value, "target")?;
         let row = parse(&entry.value, "target")?;
         Ok(Some(Target { version: entry.version, row }))
@@ -143,7 +145,9 @@ impl History {
     ) -> Result<Option<StackName>, HistoryError> {
         let blueprint = proposal.blueprint;
         let Some(digest) = &blueprint.stack else { return Ok(None) };
-        let Some(stack) = proposal.new_stack else { return Ok(proposal.before.and_then(|b| b.row.stack.clone())) };
+        let Some(stack) = proposal.new_stack else {
+            return Ok(proposal.before.and_then(|b| b.row.stack.clone()));
+        };
         let row = StackRow {
             format: FORMAT,
             author: blueprint.author.clone(),
@@ -151,8 +155,8 @@ impl History {
             at: blueprint.created_at,
             stack: stack.clone(),
         };
-        let json =
-            serde_json::to_vec(&row).map_err(|source| HistoryError::Damaged { what: "new stack".into(), source })?;
+        let json = serde_json::to_vec(&row)
+            .map_err(|source| HistoryError::Damaged { what: "new stack".into(), source })?;
         let chunks = cut(&json);
         let name = StackName {
             generation: blueprint.generation,
@@ -213,7 +217,9 @@ impl History {
         let read = |error: ReadError| HistoryError::Read(error);
         let page = self.store.scan(&Scan::of(space(), kind).limit(FORGET_MAX)).await.map_err(read)?;
         let is_old = |key: &[u8]| {
-            generation_of(key).is_some_and(|generation| generation.0 <= oldest && (kind != "stack/" || in_use != Some(generation)))
+            generation_of(key).is_some_and(|generation| {
+                generation.0 <= oldest && (kind != "stack/" || in_use != Some(generation))
+            })
         };
         let old = page.entries.iter().filter(|entry| is_old(&entry.key));
         let batch = old.fold(Batch::new(), |batch, entry| batch.delete(&space(), entry.key.clone()));

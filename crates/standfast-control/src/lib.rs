@@ -1,6 +1,6 @@
 //! The control: keeps what runs equal to what is wanted.
 //!
-//! It wakes without data, observes, plans ([`plan`], a pure function), checks the plan ([`check`]), makes it the target in the
+//! It wakes without data, observes, plans ([`plan()`], a pure function), checks the plan ([`check()`]), makes it the target in the
 //! store if its parent still is, and gives the order to the platform. First start, change, healing, scaling, drain and
 //! repair are this one path. Read `service.rs` first, then `plan/mod.rs`.
 //!
@@ -22,7 +22,8 @@ mod status;
 mod tables;
 
 pub use blueprint::{
-    Blueprint, BlueprintId, Ending, FORMAT, Failure, PlannedIntent, PlannedReplica, ReadBlueprintError, ServiceLedger,
+    Blueprint, BlueprintId, Ending, FORMAT, Failure, PlannedIntent, PlannedReplica, ReadBlueprintError,
+    ServiceLedger,
 };
 pub use check::{CheckError, check};
 pub use config::{CRASH_LOOP, DRAIN, HISTORY_MAX, PERIOD, QUICK};

@@ -38,8 +38,10 @@ pub struct Policy {
 impl Policy {
     /// A stack shall run.
     pub fn of(stack: Arc<Stack>) -> Self {
-        let launches =
-            stack.services.values().map(|service| (service.name.clone(), (service.revision(), launch_of(service))));
+        let launches = stack
+            .services
+            .values()
+            .map(|service| (service.name.clone(), (service.revision(), launch_of(service))));
         Self {
             digest: Some(StackDigest::of(&stack)),
             launches: Arc::new(launches.collect()),

@@ -135,7 +135,9 @@ impl Control {
                 self.failures = 0;
                 Ok(now.plus(PERIOD))
             }
-            Ok(Some(Ticked { problem: Some(error), .. })) | Err(RequestError::Tick(error)) => self.note_failure(error),
+            Ok(Some(Ticked { problem: Some(error), .. })) | Err(RequestError::Tick(error)) => {
+                self.note_failure(error)
+            }
             Err(_) => Ok(now.plus(PERIOD)), // only changes that were asked for end otherwise
         }
     }
@@ -144,7 +146,11 @@ impl Control {
     fn note_failure(&mut self, error: TickError) -> Result<Stamp, RunError> {
         let wait = RETRY.ceiling(self.failures);
         self.failures = self.failures.saturating_add(1);
-        tracing::warn!(error = &error as &dyn std::error::Error, ?wait, "the control loop could not finish its round");
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            ?wait,
+            "the control loop could not finish its round"
+        );
         self.show_problem(&error);
         match error {
             TickError::History(error) if error.is_final() => Err(RunError(error)),
@@ -218,7 +224,13 @@ impl Control {
         let Some(Ticked { plan, changed, problem }) = ticked else {
             let genesis = Blueprint::genesis();
             let (blueprint, generation) = (genesis.id, genesis.generation);
-            return Ok(Done { blueprint, generation, report: Report::default(), changed: false, problem: None });
+            return Ok(Done {
+                blueprint,
+                generation,
+                report: Report::default(),
+                changed: false,
+                problem: None,
+            });
         };
         Ok(Done {
             blueprint: plan.blueprint.id,
@@ -284,9 +296,13 @@ impl Control {
             _ => None,
         };
         match &self.known {
-            Some(known) => Some((asked.unwrap_or_else(|| known.policy.clone()), Arc::clone(&known.blueprint))),
+            Some(known) => {
+                Some((asked.unwrap_or_else(|| known.policy.clone()), Arc::clone(&known.blueprint)))
+            }
             // Going down from nothing is nothing; what runs already belongs to nobody known.
-            None => asked.filter(|policy| policy.stack().is_some()).map(|policy| (policy, Arc::new(Blueprint::genesis()))),
+            None => asked
+                .filter(|policy| policy.stack().is_some())
+                .map(|policy| (policy, Arc::new(Blueprint::genesis()))),
         }
     }
 
@@ -381,7 +397,11 @@ impl Control {
             None => {
                 // The plan is still to be made: what it said before holds until then.
                 let loops = before.services.values().flat_map(|service| service.crash_loops.iter().cloned());
-                kept = Report { waiting: before.waiting.clone(), crash_loops: loops.collect(), ..Report::default() };
+                kept = Report {
+                    waiting: before.waiting.clone(),
+                    crash_loops: loops.collect(),
+                    ..Report::default()
+                };
                 &kept
             }
         };

@@ -310,7 +310,8 @@ impl Joined<'_> {
             let serves = replica.takes_requests().is_some();
             status.ready += usize::from(serves || replica.role == Role::Completed);
             status.outdated += usize::from(
-                replica.role != Role::Drain && (planned.replace || revision.is_none_or(|r| *r != planned.revision)),
+                replica.role != Role::Drain
+                    && (planned.replace || revision.is_none_or(|r| *r != planned.revision)),
             );
             given_up += usize::from(replica.role == Role::GivenUp);
             draining += usize::from(replica.role == Role::Drain);

@@ -1,5 +1,6 @@
 //! The request driver: choose a replica, try it, judge what came of it, and finish or go to another, all under one deadline.
 
+use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
@@ -210,24 +211,13 @@ async fn attempt(
     loop {
         let pooled = endpoint.take_idle(started);
         let is_new = pooled.is_none();
-        let mut connected = match pooled {
-            Some(connected) => connected,
-            None => {
-                let opening = Connected::open(worker.net, endpoint.address);
-                let limit = worker.limits.connect_max.min(patience);
-                let opened = worker.clock.timeout(limit, opening).await;
-                let Ok(Ok(connected)) = opened else {
-                    endpoint.counters.refused.add(1);
-                    let now = worker.clock.now();
-                    // A refusal is the replica's own word; that a connection took long may be our own slowness.
-                    let evidence = if opened.is_ok() { Evidence::Refused } else { Evidence::Silent };
-                    service.judge(&in_flight, evidence, now, worker.is_lagging(started, limit));
-                    outgoing.restore(request);
-                    return Outcome::Unsent;
-                };
-                in_flight.restart(worker.clock.now());
-                connected
-            }
+        let opened = match pooled {
+            Some(connected) => Some(connected),
+            None => open(call, &in_flight, worker.limits.connect_max.min(patience)).await,
+        };
+        let Some(mut connected) = opened else {
+            outgoing.restore(request);
+            return Outcome::Unsent;
         };
         let answered = {
             let mut answering = pin!(connected.send(request));
@@ -270,6 +260,37 @@ async fn attempt(
             }
         }
     }
+}
+
+/// Opens a connection, or judges the replica that does not take one.
+async fn open(call: &Call, in_flight: &InFlight, limit: Duration) -> Option<Box<Connected>> {
+    let (worker, endpoint, started) = (&call.worker, in_flight.endpoint(), in_flight.started());
+    let opened = worker.clock.timeout(limit, Connected::open(worker.net, endpoint.address)).await;
+    let now = worker.clock.now();
+    let evidence = match opened {
+        Ok(Ok(connected)) => {
+            in_flight.restart(now);
+            return Some(connected);
+        }
+        Ok(Err(error)) if is_own_trouble(&error) => {
+            tracing::error!(%error, "cannot open connections");
+            return None;
+        }
+        Ok(Err(_)) => Evidence::Refused,
+        // A refusal is the replica's own word; that a connection took long may be our own slowness.
+        Err(_) => Evidence::Silent,
+    };
+    endpoint.counters.refused.add(1);
+    call.service.judge(in_flight, evidence, now, worker.is_lagging(started, limit));
+    None
+}
+
+/// Whether a connection failed for want of descriptors, ports or memory here: no replica is to blame for that.
+fn is_own_trouble(error: &io::Error) -> bool {
+    /// `ENFILE` and `EMFILE`, which `io::ErrorKind` has no word for.
+    const TOO_MANY_FILES: [i32; 2] = [23, 24];
+    matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory)
+        || error.raw_os_error().is_some_and(|code| TOO_MANY_FILES.contains(&code))
 }
 
 /// What waiting for an answer came to.

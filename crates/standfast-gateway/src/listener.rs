@@ -48,6 +48,7 @@ pub struct ListenerInput {
     pub kind: ListenerKind,
     /// The listening sockets, best as many as workers and with `SO_REUSEPORT`, so that the kernel shares connections out. With
     /// fewer, workers share one. The gateway works on these descriptors; whoever duplicated them keeps the sockets open.
+    /// A socket with `SO_REUSEPORT` that is given no longer must be closed by everybody: the kernel goes on queueing for it.
     pub sockets: Vec<std::net::TcpListener>,
 }
 

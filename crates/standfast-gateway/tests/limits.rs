@@ -7,10 +7,10 @@ use standfast_runtime::Net;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::replica::Replica;
-use crate::rig::{Rig, endpoints, eventually, get, raw, snapshot, with};
+use crate::rig::{Rig, endpoints, eventually, get, one_worker, raw, snapshot, with};
 
 fn limited(limits: Limits, replica: &Replica) -> Rig {
-    Rig::start_with(Config { workers: 1, limits, ..Config::default() }, snapshot(endpoints(&[replica])))
+    Rig::start_with(Config { limits, ..one_worker() }, snapshot(endpoints(&[replica])))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -100,8 +100,7 @@ async fn connections_beyond_the_limit_wait_their_turn() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_so_many_requests_may_wait_for_a_replica() {
     let a = Replica::start().await;
-    let config =
-        Config { workers: 1, limits: Limits { held_max: 1, ..Limits::default() }, ..Config::default() };
+    let config = Config { limits: Limits { held_max: 1, ..Limits::default() }, ..one_worker() };
     let rig = Rig::start_with(config, snapshot(vec![]));
     let (mut one, mut two) = (rig.client().await, rig.client().await);
     let (held, ()) = tokio::join!(one.get("/"), async {

@@ -71,6 +71,10 @@ pub(crate) fn socket() -> std::net::TcpListener {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap()
 }
 
+pub(crate) fn one_worker() -> Config {
+    Config { workers: 1, ..Config::default() }
+}
+
 /// A gateway with one public listener.
 pub(crate) struct Rig {
     pub(crate) gateway: Gateway,
@@ -83,7 +87,7 @@ pub(crate) struct Rig {
 impl Rig {
     /// One worker, so that what one request teaches the next one knows.
     pub(crate) fn start(snapshot: Snapshot) -> Self {
-        Self::start_with(Config { workers: 1, ..Config::default() }, snapshot)
+        Self::start_with(one_worker(), snapshot)
     }
 
     pub(crate) fn start_with(config: Config, snapshot: Snapshot) -> Self {

@@ -3,9 +3,9 @@
 //! Everything that two engines share as data is defined here: names, stamps, generations and the stack itself. There is no
 //! I/O beyond reading the folder and no async code. A [`Stack`] in hand is valid: nothing downstream checks it again.
 //!
-//! [`load`] reads a file, `yaml` makes a tree of it in which everything knows its place, `keys` describes what may be in it
+//! [`load()`] reads a file, `yaml` makes a tree of it in which everything knows its place, `keys` describes what may be in it
 //! (with the means of `shape`) and decodes it, and `check` compares the parts with each other and reads the files that they
-//! name. No step stops at the first mistake. [`schema`] comes from the same descriptions as the decoding.
+//! name. No step stops at the first mistake. [`schema()`] comes from the same descriptions as the decoding.
 
 mod check;
 mod diagnostics;

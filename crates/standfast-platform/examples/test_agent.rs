@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use standfast_platform::local::{Agent, AgentClient, AgentConfig, keep_agent_alive};
-use standfast_runtime::{Clock, Net, OnStop, RealDisk, Rng, Tasks};
+use standfast_platform::local::{Agent, AgentClient, AgentConfig, TakenSockets, respawn_agent};
+use standfast_runtime::{Clock, Net, OnStop, RealDisk, Tasks};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -43,8 +43,7 @@ async fn node(state_dir: PathBuf) -> Result<(), Box<dyn std::error::Error>> {
     };
     println!("node {} has its sockets", std::process::id());
     let listener = sockets[0].2[0].try_clone()?;
-    let work =
-        keep_agent_alive(client, sockets, Arc::new(RealDisk), clock, Rng::from_entropy(), tasks.stop());
+    let work = keep_agent_alive(client, sockets, clock);
     tasks.spawn("agent", OnStop::Abort, work);
     let listener = tokio::net::TcpListener::from_std(listener)?;
     loop {
@@ -52,5 +51,17 @@ async fn node(state_dir: PathBuf) -> Result<(), Box<dyn std::error::Error>> {
         let mut stream = stream.into_std()?;
         stream.set_nonblocking(false)?;
         stream.write_all(format!("node {}\n", std::process::id()).as_bytes())?;
+    }
+}
+
+/// Whenever the agent dies, starts the next one and gives it the sockets.
+async fn keep_agent_alive(client: AgentClient, sockets: TakenSockets, clock: Clock) {
+    loop {
+        client.gone().await;
+        let started = respawn_agent(client.state_dir(), &RealDisk);
+        let is_up = client.wait_until_up(Duration::from_secs(10)).await.is_ok();
+        if started.is_err() || !is_up || client.return_sockets(&sockets).await.is_err() {
+            clock.sleep(Duration::from_millis(20)).await;
+        }
     }
 }

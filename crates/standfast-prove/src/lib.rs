@@ -2,7 +2,7 @@
 //!
 //! The way through: [`Proof::run`] draws a plan from the seed ([`plan`]), starts the open-model generator and its journal,
 //! breaks what the plan says through the [`Target`] port, waits for quiet and writes the effects into the journal. Then
-//! [`judge`], a pure function of the record and the journal, gives the verdict, and [`report`] prints it.
+//! [`judge()`], a pure function of the record and the journal, gives the verdict, and [`report`] prints it.
 //!
 //! - Nothing here starts or stops the stack under test: [`Target`] is implemented by whoever does.
 //! - Every claim rests on the journal's file: it is read back from disk before it is judged ([`Journal`] says why that is

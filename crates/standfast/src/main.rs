@@ -2,7 +2,6 @@
 //!
 //! The way through: [`main`] reads the surroundings once, [`args::Cli`] says what is wanted, one function of [`commands`] does it. What runs for long is
 //! `agent` and `node`, both this same program; `up` and `prove` start the agent, the agent starts the node.
-#![expect(clippy::disallowed_methods, reason = "main is where the environment is read")]
 
 mod args;
 mod build;

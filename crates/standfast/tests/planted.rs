@@ -1,6 +1,10 @@
 //! The prover is proven: each planted bug must make `prove` fail, and for the right reason.
 #![cfg(feature = "planted-bugs")]
-#![expect(clippy::disallowed_methods, reason = "tests are outside the seams")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests are outside the seams, and may fail by panic"
+)]
 
 #[path = "suite/world.rs"]
 #[allow(dead_code, reason = "the other tests use the rest of it")]

@@ -28,12 +28,16 @@ impl Group<'_> {
 
     /// Lets a member go: one that served is drained first.
     pub(super) fn let_go(&mut self, index: usize, reason: &str, world: &World<'_>, notes: &mut Notes) {
-        let has_requests = matches!(self.members[index].condition, Condition::Serving { .. } | Condition::Unready);
+        let has_requests =
+            matches!(self.members[index].condition, Condition::Serving { .. } | Condition::Unready);
         if has_requests {
             let until = world.now.plus(DRAIN);
             notes.wake_at(until);
             Arc::make_mut(&mut self.members[index].planned).intent = PlannedIntent::Drain { until };
-            let impact = format!("no request is refused: it ends what it has within {DRAIN:?}, and {}", self.capacity());
+            let impact = format!(
+                "no request is refused: it ends what it has within {DRAIN:?}, and {}",
+                self.capacity()
+            );
             notes.step(StepKind::Drain, &self.members[index].planned, reason.to_owned(), impact);
         } else {
             let member = self.remove(index);
@@ -71,7 +75,9 @@ impl Group<'_> {
             let beyond_surge = self.count(|_| true) > want.count + want.surge();
             let goes = |member: &Member| beyond_surge || self.goes_on_to_new(member.planned.failures);
             let outdated = self.members.iter().rposition(|m| is_dead(m) && !m.is_current && goes(m));
-            let spare = || (0..self.members.len()).rev().find(|i| is_dead(&self.members[*i]) && self.is_spare(*i, world));
+            let spare = || {
+                (0..self.members.len()).rev().find(|i| is_dead(&self.members[*i]) && self.is_spare(*i, world))
+            };
             let Some(index) = outdated.or_else(spare) else { return };
             self.let_go(index, "it has ended, and enough others are planned", world, notes);
         }
@@ -92,12 +98,17 @@ impl Group<'_> {
                 .or_else(|| self.in_fullest_zone(world, is_idle))
                 .or_else(|| if may_drain { self.in_fullest_zone(world, Member::is_serving) } else { None })
                 .or_else(|| {
-                    let is_spare = |index: &usize| is_idle(&self.members[*index]) && self.is_spare(*index, world);
+                    let is_spare =
+                        |index: &usize| is_idle(&self.members[*index]) && self.is_spare(*index, world);
                     (0..self.members.len()).rev().find(is_spare)
                 });
             let Some(index) = victim else {
                 let more = self.count(|member| member.is_current) - want.count;
-                return notes.wait(format!("{} of `{}` can go when enough others are ready", replicas(more), self.name));
+                return notes.wait(format!(
+                    "{} of `{}` can go when enough others are ready",
+                    replicas(more),
+                    self.name
+                ));
             };
             self.let_go(index, &format!("wanted: {}", replicas(want.count)), world, notes);
         }

@@ -67,7 +67,7 @@ pub(super) struct Group<'a> {
     pub(super) ledger: ServiceLedger,
     /// By slot.
     pub(super) members: Vec<Member>,
-    /// Seen alive, and in no plan any more.
+    /// Perhaps alive, and in no plan any more.
     pub(super) leaving: usize,
     /// Attempts that no plan knows are about: new ones are above all of them.
     pub(super) has_strangers: bool,
@@ -171,7 +171,8 @@ impl<'a> World<'a> {
 
     /// If more than half of at least [`SUSPECT_MIN`] replicas look dead without proof, the fault is probably the observer's.
     pub(super) fn look_for_a_blind_observer(&mut self, groups: &[Group<'_>], notes: &mut Notes) {
-        let running = || groups.iter().flat_map(|group| &group.members).filter(|member| member.planned.shall_run());
+        let running =
+            || groups.iter().flat_map(|group| &group.members).filter(|member| member.planned.shall_run());
         let doubtful = |member: &&Member| match &member.condition {
             Condition::Unready => true,
             Condition::Gone(gone) => !gone.is_proven,
@@ -199,7 +200,11 @@ impl<'a> World<'a> {
             return Condition::Gone(Gone::with_its_zone(&planned.zone));
         }
         let Some(seen) = seen else {
-            return if self.order_was_taken { Condition::Gone(Gone::without_trace()) } else { Condition::Ordered };
+            return if self.order_was_taken {
+                Condition::Gone(Gone::without_trace())
+            } else {
+                Condition::Ordered
+            };
         };
         match &seen.state {
             ReplicaState::Pending { .. } => Condition::Ordered,
@@ -280,6 +285,7 @@ impl Group<'_> {
     /// Takes a member out of the plan.
     pub(super) fn remove(&mut self, index: usize) -> Member {
         let member = self.members.remove(index);
+        self.leaving += usize::from(!member.is_gone() && member.condition != Condition::Ended);
         self.ledger.attempts_floor = self.ledger.attempts_floor.max(member.planned.instance.attempt);
         member
     }
@@ -309,7 +315,11 @@ impl Group<'_> {
         }
         let count = u32::try_from(want.count).unwrap_or(u32::MAX);
         if self.ledger.wanted != count {
-            let impact = if count > self.ledger.wanted { "capacity grows" } else { "capacity shrinks; each drains first" };
+            let impact = if count > self.ledger.wanted {
+                "capacity grows"
+            } else {
+                "capacity shrinks; each drains first"
+            };
             note(ChangeKind::Scale, format!("replicas: {} → {count}", self.ledger.wanted), impact.into());
         }
         if let Some(old) = self.members.iter().find(|member| member.counts() && !member.is_current) {
@@ -385,7 +395,8 @@ fn one<'a>(
         .map(|planned| {
             let found = seen.binary_search_by_key(&key(&planned.instance), |seen| key(&seen.instance));
             let mut planned = Arc::clone(planned);
-            let may_be_marked = !occasion.restarts.is_empty() && !matches!(planned.intent, PlannedIntent::Drain { .. });
+            let may_be_marked =
+                !occasion.restarts.is_empty() && !matches!(planned.intent, PlannedIntent::Drain { .. });
             if may_be_marked && !planned.replace && is_marked(&planned.instance.replica) {
                 Arc::make_mut(&mut planned).replace = true;
             }
@@ -396,7 +407,8 @@ fn one<'a>(
         .collect();
     let (mut leaving, mut has_strangers) = (0, false);
     for seen in seen {
-        let slot = planned.binary_search_by_key(&seen.instance.replica.slot, |planned| planned.instance.replica.slot);
+        let slot = planned
+            .binary_search_by_key(&seen.instance.replica.slot, |planned| planned.instance.replica.slot);
         let known = slot.map_or(ledger.attempts_floor, |index| planned[index].instance.attempt);
         leaving += usize::from(!seen.has_exited() && (slot.is_err() || known != seen.instance.attempt));
         if seen.instance.attempt > known {

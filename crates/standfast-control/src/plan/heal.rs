@@ -42,7 +42,14 @@ impl Group<'_> {
     }
 
     /// A new attempt in the slot of a member that is gone.
-    fn try_again(&mut self, index: usize, want: Want<'_>, failures: u32, world: &World<'_>, notes: &mut Notes) {
+    fn try_again(
+        &mut self,
+        index: usize,
+        want: Want<'_>,
+        failures: u32,
+        world: &World<'_>,
+        notes: &mut Notes,
+    ) {
         let member = &self.members[index];
         let Condition::Gone(gone) = &member.condition else { return };
         let (reason, output) = (format!("{} {}", member.planned.instance, gone.reason), gone.output.clone());
@@ -82,7 +89,8 @@ impl Group<'_> {
         let highest = if self.has_strangers { self.ledger.attempts_floor } else { 0 };
         instance.attempt = instance.attempt.max(highest) + 1;
         let (intent, why) = (PlannedIntent::Run, why.to_owned());
-        let planned = PlannedReplica { instance, revision, zone, intent, not_before, failures, replace: false, why };
+        let planned =
+            PlannedReplica { instance, revision, zone, intent, not_before, failures, replace: false, why };
         let is_current = is_current(world, self.want.as_ref(), &planned);
         self.members[index] = Member { planned: planned.into(), condition: Condition::Ordered, is_current };
         true
@@ -111,7 +119,9 @@ impl Group<'_> {
     /// Ends a member for good.
     fn end(&mut self, index: usize, success: bool, world: &World<'_>, notes: &mut Notes) {
         let member = &mut self.members[index];
-        let Condition::Gone(gone) = std::mem::replace(&mut member.condition, Condition::Ended) else { return };
+        let Condition::Gone(gone) = std::mem::replace(&mut member.condition, Condition::Ended) else {
+            return;
+        };
         let reason = format!("{} {}", member.planned.instance, gone.reason);
         Arc::make_mut(&mut member.planned).intent = PlannedIntent::Ended(Ending {
             success,
@@ -131,18 +141,29 @@ impl Group<'_> {
         }
     }
 
-    /// What has ended and is out of date takes nobody's place: it makes room for the current revision at once.
+    /// What has ended and is out of date serves nobody: it makes room for the current revision at once, within the wanted number.
     fn replace_outdated_endings(&mut self, want: Want<'_>, world: &World<'_>, notes: &mut Notes) {
-        for index in 0..self.members.len() {
+        let mut index = 0;
+        while index < self.members.len() {
             let member = &self.members[index];
             if member.condition != Condition::Ended || member.is_current {
+                index += 1;
                 continue;
             }
             let reason = format!("{} has ended and is out of date", member.planned.instance);
+            let takes_room =
+                |m: &&Member| m.condition != Condition::Ended && (m.counts() || !want.starts_first());
+            let leaving = if want.starts_first() { 0 } else { self.leaving };
+            let has_room = self.members.iter().filter(takes_room).count() + leaving < want.count;
+            if !has_room {
+                self.let_go(index, &reason, world, notes); // it does not run: it is removed, and the next one is at `index`
+                continue;
+            }
             if self.renew(index, want.revision.clone(), 0, world.now, &reason, world) {
                 let impact = "nothing that serves is touched".to_owned();
                 notes.step(StepKind::Update, &self.members[index].planned, reason, impact);
             }
+            index += 1;
         }
     }
 
@@ -156,7 +177,8 @@ impl Group<'_> {
             );
             let slot = self.members.iter().position(|m| m.planned.instance.replica == seen.instance.replica);
             let slot_is_free = slot.is_none_or(|index| {
-                self.members[index].is_gone() && self.members[index].planned.instance.attempt < seen.instance.attempt
+                self.members[index].is_gone()
+                    && self.members[index].planned.instance.attempt < seen.instance.attempt
             });
             if !is_alive || !slot_is_free || seen.revision != *want.revision || world.is_lost(&seen.zone) {
                 continue;
@@ -215,7 +237,13 @@ impl Group<'_> {
             (_, Some(last)) => (Some(planned.not_before), last.reason.clone(), last.last_output.clone()),
             (_, None) => (Some(planned.not_before), planned.why.clone(), Vec::new()),
         };
-        CrashLoop { replica: planned.instance.clone(), failures: planned.failures, next_try, reason, last_output }
+        CrashLoop {
+            replica: planned.instance.clone(),
+            failures: planned.failures,
+            next_try,
+            reason,
+            last_output,
+        }
     }
 
     fn settles_at(&self, member: &Member, world: &World<'_>) -> Stamp {
@@ -230,11 +258,15 @@ impl Group<'_> {
 /// It is in a crash loop or was given up.
 pub(super) fn is_failing(member: &Member) -> bool {
     let fails_now = match &member.condition {
-        Condition::Gone(gone) => matches!(gone.how, How::Failed { quickly: true } | How::Done { quickly: true }),
+        Condition::Gone(gone) => {
+            matches!(gone.how, How::Failed { quickly: true } | How::Done { quickly: true })
+        }
         _ => false,
     };
     match &member.planned.intent {
-        PlannedIntent::Run => member.planned.failures + u32::from(fails_now) >= CRASH_LOOP && !member.is_settled(),
+        PlannedIntent::Run => {
+            member.planned.failures + u32::from(fails_now) >= CRASH_LOOP && !member.is_settled()
+        }
         PlannedIntent::Ended(ending) => !ending.success,
         PlannedIntent::Drain { .. } => false,
     }

@@ -72,7 +72,13 @@ pub fn plan(policy: &Policy, seen: &Inventory, parent: &Blueprint, now: Stamp) -
 /// Decides what shall run next, on someone's request.
 ///
 /// Repeated with each next inventory it comes to rest: then the blueprint is its parent and there are no steps.
-pub fn plan_for(policy: &Policy, seen: &Inventory, parent: &Blueprint, now: Stamp, occasion: &Occasion) -> Plan {
+pub fn plan_for(
+    policy: &Policy,
+    seen: &Inventory,
+    parent: &Blueprint,
+    now: Stamp,
+    occasion: &Occasion,
+) -> Plan {
     let mut world = World::new(policy, seen, parent, now);
     let mut notes = Notes::default();
     let mut groups = group::all(&world, parent, occasion);
@@ -109,7 +115,8 @@ fn assemble(
     let (mut services, mut attempts_floor) = (BTreeMap::new(), parent.attempts_floor);
     let mut planned: Vec<Arc<PlannedReplica>> = Vec::with_capacity(parent.replicas.len());
     for group in groups {
-        let keeps_its_ledger = group.want.is_some() || group.ledger.attempts_floor > 0 || !group.members.is_empty();
+        let keeps_its_ledger =
+            group.want.is_some() || group.ledger.attempts_floor > 0 || !group.members.is_empty();
         if keeps_its_ledger {
             services.insert(group.name.clone(), group.ledger);
         }
@@ -154,7 +161,8 @@ fn forget_old_ledgers(
     if services.len() <= wanted + REMOVED_SERVICES_MAX {
         return;
     }
-    let planned: BTreeSet<&ServiceName> = planned.iter().map(|planned| &planned.instance.replica.service).collect();
+    let planned: BTreeSet<&ServiceName> =
+        planned.iter().map(|planned| &planned.instance.replica.service).collect();
     let is_gone = |name: &ServiceName| world.policy.launch(name).is_none() && !planned.contains(name);
     let gone: Vec<ServiceName> = services.keys().filter(|name| is_gone(name)).cloned().collect();
     for name in gone.iter().take(gone.len().saturating_sub(REMOVED_SERVICES_MAX)) {
@@ -172,7 +180,9 @@ fn launches(
 ) -> BTreeMap<Revision, Arc<Launch>> {
     let mut launches = BTreeMap::new();
     for (id, planned) in replicas {
-        if matches!(planned.intent, crate::blueprint::PlannedIntent::Ended(_)) || launches.contains_key(&planned.revision) {
+        if matches!(planned.intent, crate::blueprint::PlannedIntent::Ended(_))
+            || launches.contains_key(&planned.revision)
+        {
             continue;
         }
         let current = world.policy.launch(&id.service).filter(|(revision, _)| *revision == planned.revision);

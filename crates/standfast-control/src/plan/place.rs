@@ -42,7 +42,9 @@ impl<'a> Gates<'a> {
             let (is_there, words) = match dependency.condition {
                 DependsOn::ServiceStarted => (reached.is_some_and(|r| r.started), "start"),
                 DependsOn::ServiceHealthy => (reached.is_some_and(|r| r.healthy), "be ready"),
-                DependsOn::ServiceCompletedSuccessfully => (reached.is_some_and(|r| r.completed), "end with success"),
+                DependsOn::ServiceCompletedSuccessfully => {
+                    (reached.is_some_and(|r| r.completed), "end with success")
+                }
             };
             if !is_there {
                 sentences.push(format!("`{}` waits for `{name}` to {words}", want.service.name));
@@ -81,7 +83,11 @@ impl Group<'_> {
             }
         }
         if missing > 0 && world.zones.is_empty() {
-            return notes.wait(format!("{} of `{}` wait for a zone: none is available", replicas(missing), self.name));
+            return notes.wait(format!(
+                "{} of `{}` wait for a zone: none is available",
+                replicas(missing),
+                self.name
+            ));
         }
         let revision = self.revision_to_add(want);
         let reason = if is_first_start { "first start" } else { "more replicas are wanted than planned" };
@@ -133,16 +139,23 @@ impl Group<'_> {
         };
         notes.step(kind, &planned, reason, impact);
         let is_current = is_current(world, self.want.as_ref(), &planned);
-        self.members.insert(index, Member { planned: planned.into(), condition: Condition::Ordered, is_current });
+        self.members
+            .insert(index, Member { planned: planned.into(), condition: Condition::Ordered, is_current });
         true
     }
 
     /// The available zone with the fewest replicas of a kind, then the fewest at all, then the zone before, then the first from
     /// a place that depends on the service, so that services with few replicas do not all meet in the first zone.
-    pub(super) fn choose_zone(&self, world: &World<'_>, revision: &Revision, instead_of: Option<usize>) -> Option<ZoneName> {
+    pub(super) fn choose_zone(
+        &self,
+        world: &World<'_>,
+        revision: &Revision,
+        instead_of: Option<usize>,
+    ) -> Option<ZoneName> {
         let is_wanted = self.want.is_some_and(|want| want.revision == revision);
-        let is_same_kind =
-            |member: &Member| if is_wanted { member.is_current } else { member.planned.revision == *revision };
+        let is_same_kind = |member: &Member| {
+            if is_wanted { member.is_current } else { member.planned.revision == *revision }
+        };
         let mut counts = vec![(0_usize, 0_usize); world.zones.len()];
         for (index, member) in self.members.iter().enumerate() {
             let place = world.zones.iter().position(|zone| **zone == member.planned.zone);
@@ -171,7 +184,9 @@ impl Group<'_> {
         let mut counts = vec![0; world.zones.len()];
         for (index, member) in self.members.iter().enumerate() {
             let place = world.zones.iter().position(|zone| **zone == member.planned.zone);
-            if let Some(place) = place.filter(|_| member.is_current && member.is_alive() && Some(index) != without) {
+            if let Some(place) =
+                place.filter(|_| member.is_current && member.is_alive() && Some(index) != without)
+            {
                 counts[place] += 1;
             }
         }
@@ -181,7 +196,8 @@ impl Group<'_> {
     /// One replica at a time moves from the fullest zone to the emptiest, when all is quiet: after a lost zone came back.
     pub(super) fn rebalance(&mut self, world: &World<'_>, notes: &mut Notes) {
         let Some(want) = self.want else { return };
-        let is_quiet = self.members.len() == want.count && self.members.iter().all(|m| m.is_current && m.is_serving());
+        let is_quiet =
+            self.members.len() == want.count && self.members.iter().all(|m| m.is_current && m.is_serving());
         if !is_quiet || world.suspects_observer || self.count(Member::is_settled) < want.count {
             return;
         }

@@ -109,7 +109,9 @@ impl Report {
         match self.steps.as_slice() {
             [] => "the order is given again".into(),
             [step] => step.reason.clone(),
-            [step, others @ ..] if others.iter().all(|other| other.reason == step.reason) => step.reason.clone(),
+            [step, others @ ..] if others.iter().all(|other| other.reason == step.reason) => {
+                step.reason.clone()
+            }
             [step, others @ ..] => format!("{}; and {} more", step.reason, others.len()),
         }
     }

@@ -39,7 +39,8 @@ impl Group<'_> {
             beyond -= 1;
         }
         let old = self.count(|member| !member.is_current && member.is_serving());
-        let reason = self.ledger.last_failure.as_ref().map_or("it does not get ready", |last| last.reason.as_str());
+        let reason =
+            self.ledger.last_failure.as_ref().map_or("it does not get ready", |last| last.reason.as_str());
         notes.wait(format!(
             "the rollout of `{}` is paused: revision {} fails again and again ({reason}); {} of the old revision still serve",
             self.name,
@@ -77,7 +78,8 @@ impl Group<'_> {
         let wanted = want.count.saturating_sub(self.count(|member| member.is_current));
         for _ in 0..room.min(wanted) {
             let reason = self.update_reason(want);
-            let impact = "no request is refused: the old replica serves until the new one is ready".to_owned();
+            let impact =
+                "no request is refused: the old replica serves until the new one is ready".to_owned();
             self.start(world, want.revision.clone(), StepKind::Update, reason, impact, notes);
         }
         if world.suspects_observer {
@@ -91,7 +93,9 @@ impl Group<'_> {
         }
         let new_one_serves = self.members.iter().any(|member| member.is_current && member.is_settled());
         while (new_one_serves || want.count == 0) && self.count(|_| true) > want.count {
-            let Some(index) = self.next_to_go(world, |member| member.condition == Condition::Unready) else { break };
+            let Some(index) = self.next_to_go(world, |member| member.condition == Condition::Unready) else {
+                break;
+            };
             self.let_go(index, &self.update_reason(want), world, notes);
         }
     }
@@ -107,16 +111,23 @@ impl Group<'_> {
             self.let_go(index, &self.update_reason(want), world, notes);
             beyond -= 1;
         }
-        let on_the_way = |member: &&Member| member.is_draining() || (member.is_current && !member.is_settled());
+        let on_the_way =
+            |member: &&Member| member.is_draining() || (member.is_current && !member.is_settled());
         while self.members.iter().filter(on_the_way).count() < want.parallelism {
-            let Some(index) = self.next_to_go(world, |member| member.condition == Condition::Unready) else { break };
+            let Some(index) = self.next_to_go(world, |member| member.condition == Condition::Unready) else {
+                break;
+            };
             self.let_go(index, &self.update_reason(want), world, notes);
         }
     }
 
     fn update_reason(&self, want: Want<'_>) -> String {
         let only_marked = self.members.iter().all(|member| member.planned.revision == *want.revision);
-        if only_marked { "a restart was asked for".into() } else { format!("revision {} is wanted", want.revision) }
+        if only_marked {
+            "a restart was asked for".into()
+        } else {
+            format!("revision {} is wanted", want.revision)
+        }
     }
 
     /// The outdated member of a kind in the zone with the most replicas; the lowest slot of those.

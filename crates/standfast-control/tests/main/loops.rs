@@ -6,17 +6,20 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use standfast_control::{
-    Blueprint, Control, Handle, NotReady, Parts, Phase, PlanId, Request, RequestError, RestartTarget, Status, order, plan,
+    Blueprint, Control, Handle, NotReady, Parts, Phase, PlanId, Request, RequestError, RestartTarget, Status,
+    order, plan,
 };
 use standfast_model::{Generation, RestartCondition, Stack, Stamp};
+use standfast_platform::simulated::SimulatedPlatform;
 use standfast_platform::{Applied, ExitReason, Inventory, Platform, PlatformError, Wanted};
 use standfast_runtime::{Clock, OnStop, Tasks};
 use standfast_store::{
-    Batch, CommitError, Committed, Entry, Fault, Health, MemoryStore, Page, ReadError, Scan, Space, Store, Version,
+    Batch, CommitError, Committed, Entry, Fault, Health, MemoryStore, Page, ReadError, Scan, Space, Store,
+    Version,
 };
 use tokio::sync::watch;
 
-use crate::support::{World, name, service, stack, version};
+use crate::support::{World, name, service, stack, version, zone};
 
 const WAIT: Duration = Duration::from_secs(120);
 const STEP: Duration = Duration::from_millis(50);
@@ -80,7 +83,8 @@ impl Store for Slow {
     async fn commit(&self, batch: Batch) -> Result<Committed, CommitError> {
         self.clock.sleep(Duration::from_millis(3)).await;
         let done = self.store.commit(batch).await;
-        self.lost.fetch_add(u32::from(matches!(done, Err(CommitError::Conditions { .. }))), Ordering::Relaxed);
+        self.lost
+            .fetch_add(u32::from(matches!(done, Err(CommitError::Conditions { .. }))), Ordering::Relaxed);
         done
     }
 
@@ -145,12 +149,8 @@ impl Bench {
 
     fn control_over(&self, store: Arc<dyn Store>) -> (Handle, Tasks, watch::Receiver<Option<Arc<Stack>>>) {
         let (stack, holds) = watch::channel(None);
-        let (control, handle) = Control::new(Parts {
-            clock: self.clock,
-            store,
-            platform: self.platform.clone(),
-            stack,
-        });
+        let (control, handle) =
+            Control::new(Parts { clock: self.clock, store, platform: self.platform.clone(), stack });
         let tasks = Tasks::new();
         let stop = tasks.stop();
         tasks.spawn_fallible("control", standfast_runtime::OnError::Stop, OnStop::Wait, control.run(stop));
@@ -190,7 +190,10 @@ async fn nothing_is_touched_until_a_stack_is_applied_and_then_it_gets_ready() {
     assert_eq!(*holds.borrow(), Some(shop));
     let status = handle.wait_ready(WAIT).await.unwrap();
     assert_eq!(status.services[&name("orders")].ready, 3);
-    assert_eq!(status.services[&name("orders")].replicas.iter().filter_map(|r| r.takes_requests()).count(), 3);
+    assert_eq!(
+        status.services[&name("orders")].replicas.iter().filter_map(|r| r.takes_requests()).count(),
+        3
+    );
     let events = handle.events(10).await.unwrap();
     assert_eq!((events.last().unwrap().author.as_str(), events.last().unwrap().is_new_stack), ("ann", true));
     assert!(handle.stack_of(events.last().unwrap().generation).await.unwrap().is_some());
@@ -238,14 +241,15 @@ async fn two_controls_over_one_store_never_both_win_and_come_to_the_same_rest() 
     let (two, _tasks_two, _) = bench.control_over(slow.clone());
     let by_one = stack(&["a", "b", "c"], vec![version(service("orders", 3), "one")]);
     let by_two = stack(&["a", "b", "c"], vec![version(service("orders", 3), "two")]);
-    let (first, second) =
-        tokio::join!(one.apply_unseen(by_one, ann()), two.apply_unseen(by_two, ann()));
+    let (first, second) = tokio::join!(one.apply_unseen(by_one, ann()), two.apply_unseen(by_two, ann()));
     let (first, second) = (first.unwrap(), second.unwrap());
     assert_ne!(first.generation, second.generation, "each commit has a number of its own");
     for round in 0..20 {
         let victim = bench.serving("orders").first().cloned();
         if let Some(victim) = victim {
-            bench.platform.with(|world| world.end(&victim, ExitReason::Signal(9), Some(Duration::from_secs(9))));
+            bench
+                .platform
+                .with(|world| world.end(&victim, ExitReason::Signal(9), Some(Duration::from_secs(9))));
         }
         bench.clock.sleep(Duration::from_millis(100 * round)).await;
     }
@@ -271,7 +275,8 @@ async fn an_executor_that_slept_is_refused_and_does_no_harm() {
     let (handle, _tasks, _stack) = bench.control();
     let shop = stack(&["a"], vec![service("orders", 2)]);
     let policy = standfast_control::Policy::of(Arc::clone(&shop));
-    let stale = plan(&policy, &bench.platform.observe().await.unwrap(), &Blueprint::genesis(), bench.clock.now());
+    let stale =
+        plan(&policy, &bench.platform.observe().await.unwrap(), &Blueprint::genesis(), bench.clock.now());
     apply(&handle, &shop).await;
     handle.wait_ready(WAIT).await.unwrap();
     bench.platform.with(|world| world.end("orders-0.1", ExitReason::Code(1), Some(Duration::from_secs(9))));
@@ -310,7 +315,10 @@ async fn without_the_platform_nothing_is_decided_and_the_status_says_why() {
     bench.clock.sleep(Duration::from_secs(8)).await;
     assert_eq!(bench.generation(), generation);
     let problem = handle.status().problem.clone().unwrap();
-    assert_eq!(problem, "the platform could not be observed: the platform cannot be reached: the agent is gone");
+    assert_eq!(
+        problem,
+        "the platform could not be observed: the platform cannot be reached: the agent is gone"
+    );
     assert!(matches!(handle.plan_for(shop).await, Err(RequestError::Tick(_))));
     *bench.platform.is_reachable.lock().unwrap() = true;
     handle.wait_ready(WAIT).await.unwrap();
@@ -402,7 +410,10 @@ async fn waiting_for_what_was_given_up_ends_with_its_reason() {
     bench.platform.with(|world| world.broken.insert(orders.revision(), 7));
     apply(&handle, &stack(&["a"], vec![orders])).await;
     let not_ready = handle.wait_ready(WAIT).await.unwrap_err();
-    assert_eq!(not_ready, NotReady::GivenUp { reasons: vec!["`orders` was given up: exited with code 7".into()] });
+    assert_eq!(
+        not_ready,
+        NotReady::GivenUp { reasons: vec!["`orders` was given up: exited with code 7".into()] }
+    );
     let status: Arc<Status> = handle.status();
     assert_eq!(status.services[&name("orders")].phase, Phase::GivenUp);
     assert_eq!(status.services[&name("orders")].crash_loops[0].last_output, ["cannot open the database"]);
@@ -427,4 +438,55 @@ async fn old_rows_are_removed_and_the_stack_in_use_is_kept() {
     let (handle, _tasks, holds) = bench.control();
     handle.wait_ready(WAIT).await.unwrap();
     assert!(holds.borrow().is_some());
+}
+
+/// The same over the port's own simulation, which takes time to start and to stop replicas.
+#[tokio::test(start_paused = true)]
+async fn over_the_ports_simulation_kills_a_lost_zone_and_an_update_leave_no_moment_without_the_wanted_number()
+{
+    let (clock, tasks) = (Clock::starting_at(Stamp::from_micros(1_000_000_000)), Tasks::new());
+    let zones = || ["a", "b", "c"].map(zone);
+    let platform = SimulatedPlatform::start(clock, zones(), &tasks);
+    let parts = Parts {
+        clock,
+        store: Arc::new(MemoryStore::new(clock)),
+        platform: Arc::new(platform.clone()),
+        stack: watch::Sender::new(None),
+    };
+    let (control, handle) = Control::new(parts);
+    tasks.spawn_fallible(
+        "control",
+        standfast_runtime::OnError::Stop,
+        OnStop::Wait,
+        control.run(tasks.stop()),
+    );
+    let of = |text: &str| stack(&["a", "b", "c"], vec![version(service("orders", 6), text)]);
+    apply(&handle, &of("1")).await;
+    let status = handle.wait_ready(WAIT).await.unwrap();
+    let orders = &status.services[&name("orders")];
+    assert!(orders.zones.values().all(|count| (count.planned, count.ready) == (2, 2)), "{:?}", orders.zones);
+
+    let victim = orders.replicas[3].instance.clone();
+    platform.end(&victim, ExitReason::Signal(9));
+    clock.sleep(Duration::from_millis(200)).await;
+    assert_eq!(handle.wait_ready(WAIT).await.unwrap().services[&name("orders")].restarts, 1);
+    platform.lose_zone(&zone("b"));
+    clock.sleep(Duration::from_millis(200)).await;
+    let status = handle.wait_ready(WAIT).await.unwrap();
+    assert_eq!(status.services[&name("orders")].zones.len(), 2, "moved within 200 ms");
+    platform.heal_zone(&zone("b"));
+    apply(&handle, &of("2")).await;
+    let began = clock.now();
+    while clock.now().since(began) < Duration::from_secs(30) {
+        clock.sleep(Duration::from_millis(10)).await;
+        let status = handle.status();
+        let ready =
+            status.services[&name("orders")].replicas.iter().filter_map(|r| r.takes_requests()).count();
+        assert!(ready >= 6, "{ready} ready");
+    }
+    let status = handle.wait_ready(WAIT).await.unwrap();
+    assert!(status.services[&name("orders")].zones.values().all(|count| count.ready == 2));
+    handle.down(ann()).await.unwrap();
+    clock.sleep(Duration::from_secs(1)).await;
+    assert!(platform.observe().await.unwrap().replicas.is_empty());
 }

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use standfast_control::{Blueprint, Occasion, RestartTarget};
-use standfast_model::{DependsOn, Instance, ReplicaId, RestartCondition, Service, Stack, UpdateOrder, ZoneName};
-use standfast_platform::{ExitReason, ReplicaState};
+use standfast_model::{
+    DependsOn, Instance, ReplicaId, RestartCondition, Service, Stack, UpdateOrder, ZoneName,
+};
+use standfast_platform::{ExitReason, ReplicaState, SeenReplica};
 
 use crate::support::{Drive, ROUND, after, name, service, stack, version};
 
@@ -29,18 +31,37 @@ struct Shape {
 
 #[derive(Debug, Clone)]
 enum Event {
-    End { pick: usize, code: i32, served_ms: u64 },
-    Vanish { pick: usize },
-    Unready { pick: usize },
+    End {
+        pick: usize,
+        code: i32,
+        served_ms: u64,
+    },
+    Vanish {
+        pick: usize,
+    },
+    Unready {
+        pick: usize,
+    },
     AllUnready,
     Recover,
-    LoseZone { pick: usize },
+    LoseZone {
+        pick: usize,
+    },
     RegainZones,
-    Restart { pick: usize },
-    Change { shapes: Vec<Shape>, zones: usize },
+    Restart {
+        pick: usize,
+    },
+    Change {
+        shapes: Vec<Shape>,
+        zones: usize,
+    },
     /// The platform is not reached for a round: the order stays where it is.
-    Break { version: u8 },
-    Pass { rounds: usize },
+    Break {
+        version: u8,
+    },
+    Pass {
+        rounds: usize,
+    },
 }
 
 fn shape() -> impl Strategy<Value = Shape> {
@@ -83,14 +104,16 @@ fn event() -> impl Strategy<Value = Event> {
 fn of_shape(text: &str, shape: &Shape) -> Service {
     let mut made = version(service(text, shape.replicas), &shape.version.to_string());
     made.deploy.update.parallelism = shape.parallelism;
-    made.deploy.update.order = if shape.stop_first { UpdateOrder::StopFirst } else { UpdateOrder::StartFirst };
+    made.deploy.update.order =
+        if shape.stop_first { UpdateOrder::StopFirst } else { UpdateOrder::StartFirst };
     made.deploy.restart.condition = shape.condition;
     made.deploy.restart.max_attempts = shape.max_attempts;
     if text == "web" { after(made, "db", DependsOn::ServiceHealthy) } else { made }
 }
 
 fn stack_of(shapes: &[Shape], zones: usize) -> Arc<Stack> {
-    let mut services: Vec<Service> = SERVICES.iter().zip(shapes).map(|(text, shape)| of_shape(text, shape)).collect();
+    let mut services: Vec<Service> =
+        SERVICES.iter().zip(shapes).map(|(text, shape)| of_shape(text, shape)).collect();
     services.iter_mut().filter(|_| shapes.is_empty()).for_each(|service| service.depends_on.clear());
     stack(&ZONES[..zones], services)
 }
@@ -108,16 +131,19 @@ fn healthy(shape: &Shape) -> Shape {
 
 /// What serves in a blueprint's name.
 fn serving(drive: &Drive, blueprint: &Blueprint) -> BTreeSet<Instance> {
-    let serves = |instance: &&Instance| drive.world.replicas.get(*instance).is_some_and(|seen| seen.is_serving());
+    let serves =
+        |instance: &&Instance| drive.world.replicas.get(*instance).is_some_and(|seen| seen.is_serving());
     let running = blueprint.replicas.values().filter(|planned| planned.shall_run());
     running.map(|planned| &planned.instance).filter(serves).cloned().collect()
 }
 
 /// A round, with the budget counted by other means than the planner's.
 fn round(drive: &mut Drive, occasion: &Occasion) {
-    let available = |drive: &Drive, instance: &Instance| drive.world.zones[&drive.world.replicas[instance].zone];
+    let available =
+        |drive: &Drive, instance: &Instance| drive.world.zones[&drive.world.replicas[instance].zone];
     let before = serving(drive, &drive.blueprint);
-    let untouched: BTreeSet<Instance> = before.iter().filter(|instance| available(drive, instance)).cloned().collect();
+    let untouched: BTreeSet<Instance> =
+        before.iter().filter(|instance| available(drive, instance)).cloned().collect();
     let world = drive.world.clone();
     drive.tick_for(occasion);
     let seen = Drive { world, ..drive.clone() };
@@ -126,7 +152,8 @@ fn round(drive: &mut Drive, occasion: &Occasion) {
     for service in services.values() {
         let of = |all: &BTreeSet<Instance>| all.iter().filter(|i| i.replica.service == service.name).count();
         let taken = untouched.iter().any(|i| i.replica.service == service.name && !left.contains(i));
-        let done = drive.blueprint.replicas_of(&service.name).filter(|planned| planned.has_completed()).count();
+        let done =
+            drive.blueprint.replicas_of(&service.name).filter(|planned| planned.has_completed()).count();
         let missing = match service.deploy.update.order {
             UpdateOrder::StartFirst => 0,
             UpdateOrder::StopFirst => service.deploy.update.parallelism as usize,
@@ -143,8 +170,13 @@ fn round(drive: &mut Drive, occasion: &Occasion) {
 
 fn happen(drive: &mut Drive, event: &Event) {
     let pick = |drive: &Drive, pick: usize| {
-        let alive: Vec<Instance> =
-            drive.world.replicas.values().filter(|seen| !seen.has_exited()).map(|seen| seen.instance.clone()).collect();
+        let alive: Vec<Instance> = drive
+            .world
+            .replicas
+            .values()
+            .filter(|seen| !seen.has_exited())
+            .map(|seen| seen.instance.clone())
+            .collect();
         (!alive.is_empty()).then(|| alive[pick % alive.len()].clone())
     };
     let mut occasion = Occasion::default();
@@ -207,13 +239,21 @@ fn assert_as_wanted(drive: &Drive) {
     let stack = drive.policy.stack().unwrap();
     let counts = |service: &Service, zone: &ZoneName| {
         let planned = drive.blueprint.replicas_of(&service.name);
-        planned.filter(|planned| planned.zone == *zone && drive.world.replicas[&planned.instance].is_serving()).count()
+        planned
+            .filter(|planned| planned.zone == *zone && drive.world.replicas[&planned.instance].is_serving())
+            .count()
     };
     for service in stack.services.values() {
         let spread: Vec<usize> = stack.zones.iter().map(|zone| counts(service, zone)).collect();
         assert_eq!(spread.iter().sum::<usize>(), service.deploy.replicas as usize, "{}", service.name);
-        assert!(spread.iter().max().unwrap() - spread.iter().min().unwrap() <= 1, "{}: {spread:?}", service.name);
-        assert!(drive.blueprint.replicas_of(&service.name).all(|planned| planned.revision == service.revision()));
+        assert!(
+            spread.iter().max().unwrap() - spread.iter().min().unwrap() <= 1,
+            "{}: {spread:?}",
+            service.name
+        );
+        assert!(
+            drive.blueprint.replicas_of(&service.name).all(|planned| planned.revision == service.revision())
+        );
     }
     let wanted: u32 = stack.services.values().map(|service| service.deploy.replicas).sum();
     assert_eq!(drive.world.replicas.len(), wanted as usize, "something is left over");
@@ -279,7 +319,13 @@ proptest! {
             for service in wanted.services.values() {
                 let (count, step) = (service.deploy.replicas as usize, service.deploy.update.parallelism as usize);
                 let is_of = |instance: &Instance| instance.replica.service == service.name;
-                let there = drive.world.replicas.keys().filter(|i| is_of(i)).count();
+                // What is being stopped counts as there only where the order of things is to stop first.
+                let starts_first = service.deploy.update.order == UpdateOrder::StartFirst;
+                let is_there = |seen: &&SeenReplica| {
+                    let is_leaving = matches!(seen.state, ReplicaState::Stopping { .. });
+                    is_of(&seen.instance) && !(starts_first && is_leaving)
+                };
+                let there = drive.world.replicas.values().filter(is_there).count();
                 let running = drive.blueprint.replicas_of(&service.name).filter(|p| p.shall_run());
                 let ready = running.filter(|p| drive.world.replicas[&p.instance].is_serving()).count();
                 let (least, most) = match service.deploy.update.order {

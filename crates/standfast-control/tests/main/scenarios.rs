@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use standfast_control::{Blueprint, DRAIN, Occasion, PlannedIntent, Policy, RestartTarget, StepKind, plan};
+use standfast_control::{
+    Blueprint, DRAIN, Occasion, PlannedIntent, Policy, QUICK, RestartTarget, StepKind, plan,
+};
 use standfast_model::{DependsOn, RestartCondition, UpdateOrder};
 use standfast_platform::{ExitReason, ReplicaState};
 
@@ -102,17 +104,18 @@ fn quick_failures_wait_longer_each_time_and_show_as_a_crash_loop_with_output() {
     assert_eq!(waits[..6], [0, 100, 200, 400, 800, 1_600]);
     let looping = drive.tick().report.crash_loops[0].clone();
     assert!(looping.failures >= 6 && looping.next_try.is_some());
-    assert_eq!((looping.reason.as_str(), looping.last_output.as_slice()), (
-        "exited with code 1",
-        &["cannot open the database".to_owned()][..]
-    ));
+    assert_eq!(
+        (looping.reason.as_str(), looping.last_output.as_slice()),
+        ("exited with code 1", &["cannot open the database".to_owned()][..])
+    );
 }
 
 #[test]
-fn serving_for_three_seconds_forgives_all_failures() {
+fn serving_for_long_enough_forgives_all_failures() {
     let mut drive = Drive::running(&stack(&["a"], vec![service("orders", 1)]));
-    for (attempt, served, failures) in [(1, 1, 1), (2, 1, 2), (3, 4, 0), (4, 1, 1)] {
-        drive.world.end(&format!("orders-0.{attempt}"), ExitReason::Code(1), Some(Duration::from_secs(served)));
+    let (short, long) = (QUICK / 3, QUICK * 4 / 3);
+    for (attempt, served, failures) in [(1, short, 1), (2, short, 2), (3, long, 0), (4, short, 1)] {
+        drive.world.end(&format!("orders-0.{attempt}"), ExitReason::Code(1), Some(served));
         drive.tick();
         assert_eq!(drive.blueprint.replicas.values().next().unwrap().failures, failures);
     }
@@ -171,7 +174,8 @@ fn replicas_of_a_lost_zone_move_at_once_and_come_back_one_at_a_time_without_a_ga
         drive.tick();
         drive.world.pass(ROUND);
         let planned = drive.blueprint.replicas.values();
-        let ready = planned.clone().filter(|p| p.shall_run() && drive.world.replicas[&p.instance].is_serving());
+        let ready =
+            planned.clone().filter(|p| p.shall_run() && drive.world.replicas[&p.instance].is_serving());
         least = least.min(ready.count());
         surge = surge.max(planned.filter(|p| p.shall_run()).count());
     }
@@ -208,7 +212,11 @@ fn when_most_look_dead_at_once_only_what_provably_ended_is_touched() {
     drive.want(&stack(&["a"], vec![service("orders", 2)]));
     let plan = drive.tick();
     assert!(plan.report.steps.is_empty(), "{:?}", plan.report.steps);
-    assert!(plan.report.waiting[0].starts_with("3 of 5 replicas look dead at once"), "{:?}", plan.report.waiting);
+    assert!(
+        plan.report.waiting[0].starts_with("3 of 5 replicas look dead at once"),
+        "{:?}",
+        plan.report.waiting
+    );
     drive.want(&old);
     drive.world.end("orders-4.1", ExitReason::Code(1), LONG);
     assert_eq!(drive.told(), ["heal orders-4.2 a"]);
@@ -225,7 +233,11 @@ fn start_first_never_has_fewer_ready_than_wanted_nor_more_than_one_above() {
         first.report.steps[0].impact,
         "no request is refused: the old replica serves until the new one is ready"
     );
-    assert!(first.report.changes[0].what.ends_with("exchange of 3 replicas, 1 at a time"), "{:?}", first.report.changes);
+    assert!(
+        first.report.changes[0].what.ends_with("exchange of 3 replicas, 1 at a time"),
+        "{:?}",
+        first.report.changes
+    );
     drive.world.pass(ROUND);
     assert!(drive.told().is_empty(), "not ready yet");
     drive.world.pass(ROUND);
@@ -239,7 +251,7 @@ fn start_first_never_has_fewer_ready_than_wanted_nor_more_than_one_above() {
         drive.tick();
         drive.world.pass(ROUND);
         least = least.min(drive.world.serving("orders").len());
-        most = most.max(drive.world.replicas.len());
+        most = most.max(drive.world.kept());
     }
     assert_eq!((least, most), (3, 4));
     drive.settle(5);
@@ -281,7 +293,10 @@ fn a_new_revision_that_crashes_pauses_its_rollout_and_the_old_one_keeps_serving(
     }
     let waiting = drive.tick().report.waiting;
     let said = "fails again and again (exited with code 1); 3 replicas of the old revision still serve";
-    assert!(waiting.iter().any(|w| w.starts_with("the rollout of `orders` is paused") && w.ends_with(said)), "{waiting:?}");
+    assert!(
+        waiting.iter().any(|w| w.starts_with("the rollout of `orders` is paused") && w.ends_with(said)),
+        "{waiting:?}"
+    );
     let victim = serving[0].clone();
     drive.world.end(&victim, ExitReason::Code(1), LONG);
     drive.tick();
@@ -328,7 +343,10 @@ fn scaling_up_adds_where_there_are_fewest_and_scaling_down_takes_the_newest_of_t
     assert_eq!(drive.spread("orders"), [1, 1]);
     drive.want(&of(3));
     let again = drive.told();
-    assert!(again[0].starts_with("start orders-2.2"), "a slot is used again with a higher attempt: {again:?}");
+    assert!(
+        again[0].starts_with("start orders-2.2"),
+        "a slot is used again with a higher attempt: {again:?}"
+    );
 }
 
 #[test]
@@ -347,7 +365,7 @@ fn a_service_that_left_the_stack_drains_and_going_down_does_not() {
     drive.settle(5);
     drive.policy = Policy::down();
     assert_eq!(drive.told().len(), 3);
-    assert!(drive.blueprint.replicas.is_empty() && drive.world.replicas.is_empty());
+    assert!(drive.blueprint.replicas.is_empty() && drive.world.kept() == 0);
     drive.settle(5);
 }
 
@@ -357,7 +375,10 @@ fn a_restart_exchanges_replicas_of_the_same_revision_one_by_one() {
     let before = drive.world.serving("orders");
     let restarts = [RestartTarget::Service(name("orders"))].into();
     let plan = drive.tick_for(&Occasion { restarts, ..Occasion::default() });
-    assert_eq!((plan.report.steps.len(), plan.report.steps[0].reason.as_str()), (1, "a restart was asked for"));
+    assert_eq!(
+        (plan.report.steps.len(), plan.report.steps[0].reason.as_str()),
+        (1, "a restart was asked for")
+    );
     let mut least = usize::MAX;
     for _ in 0..40 {
         drive.tick();
@@ -437,7 +458,30 @@ fn a_replica_that_failed_before_counts_only_after_it_has_served_for_a_while() {
     assert!(matches!(drive.world.replicas.values().nth(1).unwrap().state, ReplicaState::Serving { .. }));
     let plan = drive.tick();
     assert!(plan.report.steps.is_empty(), "it may fail again");
-    assert_eq!(plan.wake_at, Some(drive.world.now.plus(Duration::from_secs(3))));
-    drive.world.pass(Duration::from_secs(3));
+    assert_eq!(plan.wake_at, Some(drive.world.now.plus(QUICK)));
+    drive.world.pass(QUICK);
     assert_eq!(drive.told(), ["drain orders-0.1 a"]);
+}
+
+#[test]
+fn jobs_that_are_done_make_room_for_a_new_revision_only_within_the_wanted_number() {
+    let of = |text: &str, replicas, condition, order| {
+        let mut job = version(service("job", replicas), text);
+        job.deploy.restart.condition = condition;
+        job.deploy.update.order = order;
+        stack(&["a"], vec![job])
+    };
+    let mut drive = Drive::running(&of("1", 5, RestartCondition::None, UpdateOrder::StartFirst));
+    for slot in 0..4 {
+        drive.world.end(&format!("job-{slot}.1"), ExitReason::Code(0), None);
+    }
+    drive.tick();
+    drive.want(&of("2", 4, RestartCondition::Any, UpdateOrder::StopFirst));
+    let mut most = 0;
+    for _ in 0..20 {
+        drive.tick();
+        drive.world.pass(ROUND);
+        most = most.max(drive.world.replicas.len());
+    }
+    assert_eq!((most, drive.world.serving("job").len()), (4, 4));
 }

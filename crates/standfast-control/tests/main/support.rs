@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use standfast_control::{Blueprint, Occasion, Plan, Policy, check, order, plan_for};
 use standfast_model::{
-    Dependency, DependsOn, Deploy, Generation, HealthCheck, Instance, Limits, Probe, RestartCondition, RestartPolicy,
-    Revision, Service, ServiceName, Stack, Stamp, UpdateConfig, UpdateOrder, ZoneName,
+    Dependency, DependsOn, Deploy, Generation, HealthCheck, Instance, Limits, Probe, RestartCondition,
+    RestartPolicy, Revision, Service, ServiceName, Stack, Stamp, UpdateConfig, UpdateOrder, ZoneName,
 };
 use standfast_platform::{
     ExitReason, Inventory, PlatformError, ReplicaState, SeenReplica, Wanted, WantedReplica, ZoneState,
@@ -118,7 +118,14 @@ impl World {
         }
         self.wanted = wanted.clone();
         let ordered: BTreeSet<&Instance> = wanted.replicas.iter().map(|replica| &replica.instance).collect();
-        self.replicas.retain(|instance, _| ordered.contains(instance));
+        let now = self.now;
+        self.replicas.retain(|instance, seen| {
+            let runs = seen.endpoint().is_some() || matches!(seen.state, ReplicaState::Stopping { .. });
+            if runs && !ordered.contains(instance) {
+                seen.state = ReplicaState::Stopping { since: now };
+            }
+            runs || ordered.contains(instance)
+        });
         for replica in &wanted.replicas {
             if !self.replicas.contains_key(&replica.instance) {
                 let seen = self.pending(replica);
@@ -142,6 +149,7 @@ impl World {
     /// Lets time pass: what is pending starts, what starts gets ready or ends.
     pub(crate) fn pass(&mut self, time: Duration) {
         self.now = self.now.plus(time);
+        self.replicas.retain(|_, seen| !matches!(seen.state, ReplicaState::Stopping { .. }));
         let due: BTreeSet<Instance> = self
             .wanted
             .replicas
@@ -169,8 +177,14 @@ impl World {
         }
     }
 
+    /// Those that are not being stopped.
+    pub(crate) fn kept(&self) -> usize {
+        self.replicas.values().filter(|seen| !matches!(seen.state, ReplicaState::Stopping { .. })).count()
+    }
+
     pub(crate) fn serving(&self, service: &str) -> Vec<String> {
-        let is_of = |seen: &&SeenReplica| seen.instance.replica.service.as_str() == service && seen.is_serving();
+        let is_of =
+            |seen: &&SeenReplica| seen.instance.replica.service.as_str() == service && seen.is_serving();
         self.replicas.values().filter(is_of).map(|seen| seen.instance.to_string()).collect()
     }
 
@@ -190,7 +204,8 @@ impl World {
 
     pub(crate) fn lose_zone(&mut self, lost: &str) {
         self.zones.insert(zone(lost), false);
-        for seen in self.replicas.values_mut().filter(|seen| seen.zone.as_str() == lost && !seen.has_exited()) {
+        for seen in self.replicas.values_mut().filter(|seen| seen.zone.as_str() == lost && !seen.has_exited())
+        {
             seen.state = exited(self.now, ExitReason::Signal(9), Some(Duration::from_secs(60)));
         }
     }
@@ -215,7 +230,11 @@ pub(crate) struct Drive {
 impl Drive {
     pub(crate) fn new(stack: &Arc<Stack>) -> Self {
         let zones: Vec<&str> = stack.zones.iter().map(ZoneName::as_str).collect();
-        Self { world: World::new(&zones), policy: Policy::of(Arc::clone(stack)), blueprint: Blueprint::genesis() }
+        Self {
+            world: World::new(&zones),
+            policy: Policy::of(Arc::clone(stack)),
+            blueprint: Blueprint::genesis(),
+        }
     }
 
     /// All of it runs.
@@ -272,7 +291,8 @@ impl Drive {
     }
 
     pub(crate) fn spread(&self, service: &str) -> Vec<usize> {
-        let planned = || self.blueprint.replicas_of(&name(service)).filter(|planned| planned.shall_run()).count();
+        let planned =
+            || self.blueprint.replicas_of(&name(service)).filter(|planned| planned.shall_run()).count();
         let in_zone = |zone: &ZoneName| {
             self.blueprint.replicas_of(&name(service)).filter(|p| p.shall_run() && p.zone == *zone).count()
         };

@@ -21,7 +21,7 @@ use super::faults;
 use super::keeper;
 use super::ledger::Ledger;
 use super::listeners::Listeners;
-use super::logs::Logs;
+use super::logs::{Logs, News};
 use super::node;
 use super::procfs::{self, ProcessId};
 use super::server;
@@ -30,8 +30,11 @@ use crate::{ReplicaState, Wanted};
 /// How long a new agent waits for the lock: a killed one's is free once the kernel has cleared it away.
 const LOCK_WITHIN: Duration = Duration::from_secs(1);
 const LOCK_GAP: Duration = Duration::from_millis(5);
-/// How often the spools are looked at.
-const COLLECT_EVERY: Duration = Duration::from_millis(100);
+/// Output is read in batches, at most so often.
+const COLLECT_GAP: Duration = Duration::from_millis(50);
+/// How often the spools are looked at where nothing tells of writes, and where something does.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+const LOOK_ANYWAY_EVERY: Duration = Duration::from_secs(10);
 /// How often old log files are looked for.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
 /// How long the end of supervision may take beyond the longest grace period.
@@ -241,14 +244,19 @@ fn start_tasks(core: &Core, listeners: &Arc<Listeners>, (socket, sockets): (Unix
 
 async fn collect(core: Core) {
     let clock = core.clock();
+    let news = News::of(&core.state_dir().spool());
+    let look_every = if news.is_told() { LOOK_ANYWAY_EVERY } else { LOOK_EVERY };
     let mut prune_at = clock.now();
     loop {
-        clock.sleep(COLLECT_EVERY).await;
+        if !core.logs().has_news() {
+            tokio::select! {
+                biased;
+                () = news.arrived() => {}
+                () = core.sleep(look_every) => {}
+            }
+        }
         let now = clock.now();
         let is_pruned = now >= prune_at;
-        if !is_pruned && !core.logs().has_news() {
-            continue;
-        }
         let logs = core.logs().clone();
         let work = tokio::task::spawn_blocking(move || {
             logs.collect(now);
@@ -265,6 +273,7 @@ async fn collect(core: Core) {
             Ok(None) => {}
             Err(error) => tracing::error!(%error, "collecting output failed"),
         }
+        core.sleep(COLLECT_GAP).await;
     }
 }
 

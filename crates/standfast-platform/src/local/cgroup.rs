@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use standfast_model::{Limits, StackName};
@@ -30,8 +31,10 @@ pub(crate) struct ControlGroups {
     unified: Option<PathBuf>,
     /// Our folder in each version 1 controller's hierarchy.
     version1: BTreeMap<&'static str, PathBuf>,
-    /// Controllers that version 2 gives our groups.
+    /// Controllers that version 2 can give our groups.
     delegated: BTreeSet<&'static str>,
+    /// Whether they were passed down to our folder, which is done with the first group.
+    is_passed_down: OnceLock<()>,
 }
 
 /// The control groups of one instance.
@@ -57,7 +60,7 @@ impl ControlGroups {
             }
         }
         if let Some(unified) = &found.unified {
-            found.delegated = delegate(unified);
+            found.delegated = base_of(unified).map(offered).unwrap_or_default();
         }
         found
     }
@@ -74,10 +77,16 @@ impl ControlGroups {
     pub(crate) fn join(&self, name: &str, process: ProcessId, limits: &Limits) -> (Group, BTreeSet<String>) {
         let (mut group, mut limitations) = (Group::default(), BTreeSet::new());
         if let Some(folder) = &self.unified {
+            self.is_passed_down.get_or_init(|| pass_down(folder, &self.delegated));
             let joined = join_folder(&folder.join(name), process, &self.version2_settings(limits));
             match joined {
                 Ok(made) => group.0.push(made),
-                Err(error) => tracing::debug!(%error, name, "no control group"),
+                Err(error) => {
+                    if !self.version2_settings(limits).is_empty() && process.is_alive() {
+                        limitations.insert(format!("limits are not enforced: {error}"));
+                    }
+                    tracing::debug!(%error, name, "no control group");
+                }
             }
         }
         for (controller, settings) in version1_settings(limits) {
@@ -197,27 +206,36 @@ fn join_folder(folder: &Path, process: ProcessId, settings: &[(&str, String)]) -
     joined.map(|()| folder.to_path_buf())
 }
 
-/// Lets groups in `folder` have the controllers, as far as those above it have them to give.
-fn delegate(folder: &Path) -> BTreeSet<&'static str> {
-    let above: Vec<&Path> = folder.ancestors().take(3).collect();
-    let offered =
-        above.last().map(|root| fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default());
-    let offered = offered.unwrap_or_default();
-    let is_given = |controller: &&str| {
-        // Refused where processes sit beside the groups: version 2 wants them in leaves only.
-        above
-            .iter()
-            .rev()
-            .all(|level| fs::write(level.join("cgroup.subtree_control"), format!("+{controller}")).is_ok())
-    };
-    let mut wanted = CONTROLLERS
-        .into_iter()
-        .filter(|controller| offered.split_whitespace().any(|one| one == *controller))
-        .peekable();
-    if wanted.peek().is_none() || fs::create_dir_all(folder).is_err() {
+/// The hierarchy's folder that ours, `standfast/<stack>-<fingerprint>`, is in.
+fn base_of(folder: &Path) -> Option<&Path> {
+    folder.ancestors().nth(2)
+}
+
+/// The controllers that groups below `base` can be given. Version 2 wants processes in leaves only, except at its root.
+fn offered(base: &Path) -> BTreeSet<&'static str> {
+    let is_root = !base.join("cgroup.type").exists();
+    let is_bare = fs::read_to_string(base.join("cgroup.procs")).is_ok_and(|pids| pids.is_empty());
+    if !(is_root || is_bare) || !is_writable(&base.join("cgroup.subtree_control")) {
         return BTreeSet::new();
     }
-    wanted.filter(is_given).collect()
+    let there = fs::read_to_string(base.join("cgroup.controllers")).unwrap_or_default();
+    CONTROLLERS
+        .into_iter()
+        .filter(|controller| there.split_whitespace().any(|one| one == *controller))
+        .collect()
+}
+
+/// Lets groups in `folder` have the controllers. What is refused shows when a limit cannot be set.
+fn pass_down(folder: &Path, controllers: &BTreeSet<&'static str>) {
+    if controllers.is_empty() || fs::create_dir_all(folder).is_err() {
+        return;
+    }
+    let levels: Vec<&Path> = folder.ancestors().take(3).collect();
+    for (level, controller) in
+        levels.iter().rev().flat_map(|level| controllers.iter().map(move |one| (level, one)))
+    {
+        let _shows_later = fs::write(level.join("cgroup.subtree_control"), format!("+{controller}"));
+    }
 }
 
 /// A mounted hierarchy.

@@ -7,7 +7,7 @@
 //!
 //! - *The node dies*: replicas and sockets are untouched; the agent starts the next node, which takes the sockets and
 //!   finds the connections that waited.
-//! - *The agent dies*: replicas and node run on. The node starts the next agent ([`keep_agent_alive`]) and gives it the
+//! - *The agent dies*: replicas and node run on. The node starts the next agent ([`respawn_agent`]) and gives it the
 //!   sockets back; it reads the ledger, adopts the processes that still live, and kills those that carry its mark but
 //!   are not in the ledger.
 //! - *A replica dies*: its end is in the inventory within milliseconds, and whatever it left behind is killed.
@@ -56,4 +56,4 @@ pub use config::PlantedBug;
 pub use config::{AgentConfig, LogLimits, STATE_VERSION, StateDir, basic_environment};
 pub use platform::LocalPlatform;
 pub use procfs::{INSTANCE_VARIABLE, ProcessId, listener_of};
-pub use spawn::{keep_agent_alive, respawn_agent, spawn_agent};
+pub use spawn::{respawn_agent, spawn_agent};

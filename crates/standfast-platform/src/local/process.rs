@@ -180,7 +180,7 @@ impl Process {
     deprecated,
     reason = "unsound only for types that may change their descriptor; an OwnedFd cannot, and `unsafe` is forbidden here"
 )]
-fn readable(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn readable(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(descriptor, Interest::READABLE)
 }
 

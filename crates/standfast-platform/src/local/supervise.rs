@@ -17,6 +17,7 @@ use super::environment::{Given, environment};
 use super::health::{Health, Outcome, Verdict};
 use super::probe;
 use super::process::{Process, SpawnOrder};
+use super::state::Held;
 use crate::{ExitReason, Launch, ReplicaState};
 
 /// After SIGKILL a process ends unless the kernel holds it; we go on without it then.
@@ -193,14 +194,16 @@ async fn examine(subject: &Subject) -> String {
         note_silence(core, instance, health.is_silent());
         match verdict {
             Verdict::Same => {}
-            Verdict::Ready => drop(core.change_held(instance, |held| held.turn_ready(now, endpoint))),
-            Verdict::Unready(reason) => {
-                drop(core.change_held(instance, |held| held.turn_unready(now, reason)))
-            }
+            Verdict::Ready => note(core, instance, |held| held.turn_ready(now, endpoint)),
+            Verdict::Unready(reason) => note(core, instance, |held| held.turn_unready(now, reason)),
             Verdict::Dead(_) if health.is_silent() && is_doubted(core, now) => {}
             Verdict::Dead(reason) => return reason,
         }
     }
+}
+
+fn note(core: &Core, instance: &Instance, change: impl FnOnce(&mut Held)) {
+    let _forgotten_meanwhile = core.change_held(instance, change).is_none();
 }
 
 /// Where the instance listens and how it was when last looked at.

@@ -35,7 +35,8 @@ pub(crate) fn prove(args: ProveArgs, call: &Call) -> Result<u8, Failure> {
     if !args.no_build {
         build::build(&stack, call.output).map_err(|failure| build_failure(&failure))?;
     }
-    call.block_on(async {
+    adopt_orphans();
+    let done = call.block_on(async {
         let (source, stop) = StopSource::new();
         let work = Box::pin(run(&stack, &args, &stop, call));
         tokio::pin!(work);
@@ -52,7 +53,23 @@ pub(crate) fn prove(args: ProveArgs, call: &Call) -> Result<u8, Failure> {
             Err(_) => Err(Failure::ours("could not clean up in time")
                 .hint(format!("what is left ends by itself within {}", for_people(LEASE)))),
         }
-    })
+    });
+    bury_orphans();
+    done
+}
+
+/// Replicas whose agent was killed become children of this process instead of the machine's first one, which in a container often
+/// buries nobody: their remains would stay in the process table.
+fn adopt_orphans() {
+    if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
+        tracing::debug!(%error, "the remains of killed processes are left to the machine's first process");
+    }
+}
+
+/// Takes the remains of all that has ended out of the process table.
+fn bury_orphans() {
+    use rustix::process::{WaitOptions, wait};
+    while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
 }
 
 /// Leaves the experiments that were asked for, and makes sure that there is something to prove.

@@ -1,6 +1,6 @@
 //! `prove` from outside, on a small stack.
 
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
@@ -37,6 +37,20 @@ fn scratch_folders(world: &World) -> Vec<String> {
         .collect()
 }
 
+/// The page as a real browser understands it.
+fn in_a_browser(world: &World, page: &str) -> String {
+    let url = format!("file://{}", world.stack().join(page).display());
+    let profile = format!("--user-data-dir={}", world.path().join("browser").display());
+    let mut arguments =
+        vec!["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"];
+    arguments.extend(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
+    arguments.extend([profile.as_str(), "--dump-dom", url.as_str()]);
+    let browsers = ["chromium", "chromium-browser", "google-chrome"];
+    let ran = browsers.iter().find_map(|browser| Command::new(browser).args(&arguments).output().ok());
+    let output = ran.expect("a browser is needed: cargo xtask test installs chromium");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 #[test]
 fn a_sound_stack_holds_and_nothing_is_left() {
     let world = World::with_quick(PROOF);
@@ -46,8 +60,10 @@ fn a_sound_stack_holds_and_nothing_is_left() {
     assert_eq!(report["record"]["options"]["seed"], 7);
     assert!(world.processes().is_empty(), "{:?}", world.processes());
     assert!(scratch_folders(&world).is_empty(), "{:?}", scratch_folders(&world));
-    let page = std::fs::read_to_string(world.stack().join("standfast-report/report.html")).unwrap();
-    assert!(page.contains("<svg"), "the report has no timeline");
+    let page = in_a_browser(&world, "standfast-report/report.html");
+    for part in ["Held", "every request has one effect", "<svg", "lose zone", "kill node", "kill agent"] {
+        assert!(page.contains(part), "the page shows no `{part}`");
+    }
     let junit = std::fs::read_to_string(world.stack().join("junit.xml")).unwrap();
     assert!(junit.contains("every request has one effect"), "{junit}");
 }

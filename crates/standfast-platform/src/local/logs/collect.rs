@@ -173,14 +173,21 @@ impl Inner {
 
     fn report(&self, writer: &str, outcome: io::Result<bool>) {
         if let Err(error) = outcome {
-            // Nothing is lost: the spool keeps it until it can be collected.
+            // Nothing is lost: the spool keeps it until it can be collected, at the next write or the next look at everything.
             tracing::warn!(%error, writer, "output cannot be collected");
         }
     }
 
     /// One round over one spool. Says whether there is more. With `is_end` an unfinished line counts as a line.
     fn collect_one(&self, key: &(String, LogStream), now: Stamp, is_end: bool) -> io::Result<bool> {
-        self.collect_from(&mut self.lock(), key, now, is_end)
+        let mut collected = self.lock();
+        let outcome = self.collect_from(&mut collected, key, now, is_end);
+        if outcome.is_err()
+            && let Some(spool) = collected.spools.get_mut(key)
+        {
+            spool.looked_at = spool.size();
+        }
+        outcome
     }
 
     fn collect_from(

@@ -82,8 +82,12 @@ impl LogFile {
         self.point_at_newest()
     }
 
+    /// Appends whole lines, all or none: what a full disk cut off would be joined to what comes next.
     pub(crate) fn append(&mut self, lines: &str) -> io::Result<()> {
-        self.file.write_all(lines.as_bytes())?;
+        if let Err(error) = self.file.write_all(lines.as_bytes()) {
+            let _a_torn_line_at_worst = self.file.set_len(self.size);
+            return Err(error);
+        }
         self.size += lines.len() as u64;
         Ok(())
     }

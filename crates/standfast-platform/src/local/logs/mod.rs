@@ -8,7 +8,9 @@
 
 mod collect;
 mod file;
+mod news;
 mod query;
 mod record;
 
 pub(crate) use collect::Logs;
+pub(crate) use news::News;
