@@ -26,6 +26,8 @@ use crate::upstream::Connected;
 
 /// From one look at the worker's own lag to the next; also the grain of the coarse clock.
 const TICK: Duration = Duration::from_millis(20);
+/// The same while no client is connected: an idle gateway shall cost next to nothing.
+const TICK_IDLE: Duration = Duration::from_millis(200);
 /// Lags shorter than this are normal.
 const LAG_MIN: Duration = Duration::from_millis(5);
 /// How long a probe of a replica that took no connections may take.
@@ -85,6 +87,8 @@ pub(crate) struct Worker {
     /// Services that listeners name: they are known before the first snapshot that has them.
     named: RefCell<BTreeSet<ServiceName>>,
     last_tick: Cell<Stamp>,
+    /// From the last tick to the next.
+    tick: Cell<Duration>,
     /// When a lag worth mentioning was seen last, and how long it was.
     last_lag: Cell<(Stamp, Duration)>,
     tasks: RefCell<JoinSet<()>>,
@@ -166,7 +170,8 @@ async fn tend(worker: Rc<Worker>) {
         }
         let now = worker.clock.now();
         worker.note_tick(now, now.since(due));
-        due = now.plus(TICK);
+        worker.tick.set(if worker.open() == 0 { TICK_IDLE } else { TICK });
+        due = now.plus(worker.tick.get());
         worker.probe_due(now);
         if now.since(swept) >= SWEEP_PERIOD {
             swept = now;
@@ -201,6 +206,7 @@ impl Worker {
             tunnels: Cell::default(),
             named: RefCell::default(),
             last_tick: Cell::new(now),
+            tick: Cell::new(TICK),
             last_lag: Cell::default(),
             tasks: RefCell::default(),
         }
@@ -326,7 +332,7 @@ impl Worker {
     /// Whether the worker's loop has stood still for more than half of `limit` since `since`: whoever seems slow then may not be.
     pub(crate) fn is_lagging(&self, since: Stamp, limit: Duration) -> bool {
         let now = self.clock.now();
-        let running = now.since(self.last_tick.get()).saturating_sub(TICK);
+        let running = now.since(self.last_tick.get()).saturating_sub(self.tick.get());
         let (at, lag) = self.last_lag.get();
         let noted = if at >= since { lag } else { Duration::ZERO };
         running.max(noted) * 2 > limit.max(LAG_MIN)

@@ -397,6 +397,7 @@ async fn restart_and_down_are_requests_with_an_author() {
     assert!(bench.serving("orders").is_empty() && holds.borrow().is_none());
     let again = handle.down(ann()).await.unwrap();
     assert!(!again.changed);
+    bench.clock.sleep(Duration::from_secs(1)).await;
     assert!(handle.status().services.is_empty());
 }
 
