@@ -66,10 +66,13 @@ impl Group<'_> {
             let is_needed = self.count(|member| member.is_current) < want.count;
             if !is_needed || !want.starts_first() {
                 self.let_go(index, &reason, world, notes); // not up: it is removed, and the next one is at `index`
-            } else if self.renew(index, want.revision.clone(), 0, world.now, &reason, world) {
+                continue;
+            }
+            if self.renew(index, want.revision.clone(), 0, world.now, &reason, world) {
                 let impact = "no request is refused: it was not serving".to_owned();
                 notes.step(StepKind::Update, &self.members[index].planned, reason, impact);
             }
+            index += 1;
         }
     }
 

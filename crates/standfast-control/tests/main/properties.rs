@@ -235,6 +235,24 @@ fn recover(drive: &mut Drive) {
     }
 }
 
+/// Rounds until there is nothing to do and nothing under way.
+fn come_to_rest(drive: &mut Drive) {
+    for _ in 0..ROUNDS_MAX {
+        let before = drive.blueprint.id.clone();
+        round(drive, &Occasion::default());
+        let held = drive.world.replicas.clone();
+        drive.world.pass(ROUND);
+        let is_quiet = before == drive.blueprint.id && held == drive.world.replicas;
+        if is_quiet {
+            let report = drive.tick().report;
+            if report.waiting.is_empty() && report.steps.is_empty() {
+                return;
+            }
+        }
+    }
+    panic!("no rest: {:#?}\n{:#?}", drive.tick().report, drive.blueprint.replicas);
+}
+
 fn assert_as_wanted(drive: &Drive) {
     let stack = drive.policy.stack().unwrap();
     let counts = |service: &Service, zone: &ZoneName| {
@@ -284,23 +302,16 @@ proptest! {
         drive.world.broken.clear();
         let last: Vec<Shape> = last.iter().map(healthy).collect();
         drive.want(&stack_of(&last, zones));
-        let mut rounds = 0;
-        while rounds < ROUNDS_MAX {
-            let before = drive.blueprint.id.clone();
-            round(&mut drive, &Occasion::default());
-            let held = drive.world.replicas.clone();
-            drive.world.pass(ROUND);
-            let is_quiet = before == drive.blueprint.id && held == drive.world.replicas;
-            if is_quiet {
-                let report = drive.tick().report;
-                if report.waiting.is_empty() && report.steps.is_empty() {
-                    break;
-                }
-            }
-            rounds += 1;
-        }
-        prop_assert!(rounds < ROUNDS_MAX, "no rest: {:#?}\n{:#?}", drive.tick().report, drive.blueprint.replicas);
+        come_to_rest(&mut drive);
         assert_as_wanted(&drive);
+        if zones > 1 {
+            let lost = ZONES[events.len() % zones];
+            drive.world.lose_zone(lost);
+            come_to_rest(&mut drive);
+            drive.world.regain_zone(lost);
+            come_to_rest(&mut drive);
+            assert_as_wanted(&drive);
+        }
         prop_assert!(drive.tick().report.steps.is_empty());
     }
 

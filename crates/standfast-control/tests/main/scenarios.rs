@@ -485,3 +485,16 @@ fn jobs_that_are_done_make_room_for_a_new_revision_only_within_the_wanted_number
     }
     assert_eq!((most, drive.world.serving("job").len()), (4, 4));
 }
+
+#[test]
+fn a_move_to_zones_that_are_all_lost_waits_and_plans_nothing() {
+    let mut drive = Drive::new(&stack(&["a", "b"], vec![service("orders", 2)]));
+    drive.tick();
+    drive.world.lose_zone("a");
+    drive.want(&stack(&["a"], vec![service("orders", 2)]));
+    let plan = drive.tick();
+    assert!(plan.report.steps.is_empty(), "{:?}", plan.report.steps);
+    drive.world.regain_zone("a");
+    drive.settle(20);
+    assert_eq!(drive.spread("orders"), [2, 0]);
+}
