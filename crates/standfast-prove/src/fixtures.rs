@@ -225,7 +225,7 @@ pub(crate) fn sample(broken: bool) -> (Record, Journal) {
         ended_at: at(42_000),
         faults,
         measured: meter.measured(),
-        generator: Some(GeneratorLoad { cpu_share: 0.03, given_up: 0 }),
+        generator: Some(GeneratorLoad { cpu_share: 0.03, given_up: 0, repeated: 0 }),
         quiet: Quiet { is_reached: true, after_ms: 1_200, amiss: String::new() },
         effects_before: 0,
         ended: Ended::Planned,

@@ -1,13 +1,15 @@
 //! The load generator: open model, on a thread of its own.
 //!
 //! Requests are due when the schedule says so, whether or not earlier ones were answered; each is timed from when it was
-//! due. Nothing is tried again. What the generator cannot send since [`IN_FLIGHT_MAX`] are on their way is counted as
+//! due. Nothing is tried again because it failed; but of the acknowledged requests that carry a key, one in [`REPEAT_EVERY`]
+//! is sent a second time, as by a client that lost the answer: it must change nothing. What the generator cannot send since [`IN_FLIGHT_MAX`] are on their way is counted as
 //! dropped, never left out silently, and its own lag and use of the processor show whether it was the bottleneck.
 //!
 //! It stops on its token: no further arrivals, then what is on its way ends, each within its load's timeout.
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -28,6 +30,9 @@ use crate::schedule::Arrivals;
 
 /// An answer longer than this is not read.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// One acknowledged request in so many is sent once more with the same `Idempotency-Key`. Few enough to be no load of their
+/// own, many enough that a service without idempotency fails within a second at 50 requests a second.
+const REPEAT_EVERY: u64 = 50;
 /// Beyond the longest timeout, before what is still on its way is given up.
 const DRAIN_SLACK: Duration = Duration::from_secs(2);
 
@@ -56,6 +61,9 @@ pub struct GeneratorLoad {
     pub cpu_share: f64,
     /// Requests that it gave up at the end, since they did not end by their own timeout.
     pub given_up: u64,
+    /// Acknowledged requests that it sent a second time with the same key.
+    #[serde(default)]
+    pub repeated: u64,
 }
 
 /// A running generator.
@@ -100,13 +108,15 @@ impl Generator {
             meter: Arc::clone(&meter),
             journal,
             setup,
+            repeated: AtomicU64::new(0),
         });
         let thread = std::thread::Builder::new()
             .name("prove-load".to_owned())
             .spawn(move || {
-                let given_up = runtime.block_on(sender.run(from, stop));
+                let given_up = runtime.block_on(Arc::clone(&sender).run(from, stop));
                 let cpu_share = cpu_share(clock.now().since(from));
-                finished.send_replace(Some(GeneratorLoad { cpu_share, given_up }));
+                let repeated = sender.repeated.load(Ordering::Relaxed);
+                finished.send_replace(Some(GeneratorLoad { cpu_share, given_up, repeated }));
             })
             .map_err(LoadError::Start)?;
         Ok(Self { from, meter, stop: source, done, thread })
@@ -151,6 +161,7 @@ struct Sender {
     clock: Clock,
     meter: Arc<Meter>,
     journal: Writer,
+    repeated: AtomicU64,
 }
 
 impl Sender {
@@ -186,7 +197,8 @@ impl Sender {
         }
         let longest = self.setup.loads.iter().map(|load| load.timeout).max().unwrap_or_default();
         let drain = async { while on_their_way.join_next().await.is_some() {} };
-        if self.clock.timeout(longest + DRAIN_SLACK, drain).await.is_ok() {
+        // Twice, for those that are repeated.
+        if self.clock.timeout(2 * longest + DRAIN_SLACK, drain).await.is_ok() {
             return 0;
         }
         let given_up = on_their_way.len() as u64;
@@ -206,6 +218,19 @@ impl Sender {
         let (at, outcome) = (self.clock.now(), Outcome::of(&answer));
         self.journal.outcome(load, number, at, outcome);
         self.meter.ended(due, load, number, at, outcome);
+        let is_repeated = declared.idempotency_key && number % REPEAT_EVERY == 0;
+        if is_repeated && outcome.is_acknowledged() {
+            self.repeat(declared, &id).await;
+        }
+    }
+
+    /// Sends what was acknowledged once more. Whatever the answer is, what counts is that the effects stay as they are.
+    async fn repeat(&self, load: &Load, id: &str) {
+        if let Ok(request) = request::request(load, id) {
+            let answer = self.client.send(&self.setup.peer, request, load.timeout).await;
+            self.repeated.fetch_add(1, Ordering::Relaxed);
+            tracing::trace!(%id, is_answered = answer.is_ok(), "repeated");
+        }
     }
 }
 

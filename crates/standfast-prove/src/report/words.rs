@@ -125,7 +125,11 @@ pub(crate) fn availability(record: &Record, judgement: &Judgement) -> (bool, Str
 pub(crate) fn generator(record: &Record) -> String {
     let measured = &record.measured;
     let cpu = record.generator.map_or("died".to_owned(), |generator| {
-        format!("used {:.0} % of a core", 100.0 * generator.cpu_share)
+        let repeated = match generator.repeated {
+            0 => String::new(),
+            repeated => format!(", repeated {} acknowledged requests with their key", thousands(repeated)),
+        };
+        format!("used {:.0} % of a core{repeated}", 100.0 * generator.cpu_share)
     });
     format!(
         "the generator {cpu}; its own lag was {} at p99, {} at most; {} dropped; up to {} on their way at a time",
