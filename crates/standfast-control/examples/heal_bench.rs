@@ -69,6 +69,8 @@ fn stack(zones: Vec<ZoneName>) -> Result<Stack, Box<dyn std::error::Error>> {
         root: "/srv".into(),
         zones,
         services,
+        externals: BTreeMap::new(),
+        edge: standfast_model::Edge::default(),
         routes: Vec::new(),
         load: BTreeMap::new(),
         invariants: Vec::new(),
@@ -98,6 +100,7 @@ fn service(name: ServiceName) -> Service {
         },
         stop_grace_period: Duration::from_secs(10),
         ports: Vec::new(),
+        traffic: standfast_model::Traffic::default(),
         name,
     }
 }

@@ -84,6 +84,8 @@ fn big_stack() -> Stack {
         root: "/srv".into(),
         zones: zones().collect(),
         services: services.collect(),
+        externals: BTreeMap::new(),
+        edge: standfast_model::Edge::default(),
         routes: Vec::new(),
         load: BTreeMap::new(),
         invariants: Vec::new(),
@@ -118,6 +120,7 @@ fn service(name: ServiceName) -> Service {
         },
         stop_grace_period: Duration::from_secs(10),
         ports: Vec::new(),
+        traffic: standfast_model::Traffic::default(),
         name,
     }
 }

@@ -12,7 +12,7 @@ use anyhow::Context;
 use standfast_gateway::{
     Config, Endpoint, EndpointState, Gateway, ListenerInput, ListenerKind, Policy, Pool, Snapshot,
 };
-use standfast_model::{Instance, PathPrefix, ReplicaId, Route, ServiceName, Target, ZoneName};
+use standfast_model::{Instance, ReplicaId, Route, ServiceName, Target, ZoneName};
 use standfast_runtime::Clock;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -49,7 +49,7 @@ fn snapshot(upstreams: &[SocketAddr]) -> anyhow::Result<Snapshot> {
     let to = vec![Target { service: service.clone(), weight: 1 }];
     Ok(Snapshot {
         version: 1,
-        routes: vec![Route { host: None, path: PathPrefix("/".into()), to }],
+        routes: vec![Route::prefix("/", to)],
         services: BTreeMap::from([(service, pool)]),
         gateway_zone: Some(zone),
     })

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use standfast_model::{PathPrefix, Route, ServiceName};
+use standfast_model::{PathMatch, Route, ServiceName};
 use standfast_runtime::Rng;
 
 /// The longest host name that is looked up; DNS allows 253 bytes.
@@ -20,7 +20,7 @@ type Rules<T> = Vec<Rule<T>>;
 
 #[derive(Debug)]
 struct Rule<T> {
-    path: PathPrefix,
+    path: PathMatch,
     targets: Vec<(u32, T)>,
     weight: u64,
 }
@@ -48,7 +48,7 @@ impl<T> RouteTable<T> {
         }
         // Stable, so that of equal prefixes the one written first wins.
         for rules in table.by_host.values_mut().chain([&mut table.any_host]) {
-            rules.sort_by_key(|rule| std::cmp::Reverse(rule.path.0.trim_end_matches('/').len()));
+            rules.sort_by_key(|rule| std::cmp::Reverse(rule.path.text().trim_end_matches('/').len()));
         }
         table
     }
@@ -105,7 +105,7 @@ mod tests {
             .iter()
             .map(|(name, weight)| Target { service: name.parse().unwrap(), weight: *weight })
             .collect();
-        Route { host: host.map(Into::into), path: PathPrefix(path.into()), to }
+        Route { host: host.map(Into::into), ..Route::prefix(path, to) }
     }
 
     fn found(routes: &[Route], host: &str, path: &str) -> Option<String> {

@@ -14,7 +14,7 @@ use standfast_gateway::{
     Config, Endpoint, EndpointState, EndpointStats, Gateway, ListenerInput, ListenerKind, Policy, Pool,
     ServiceStats, Snapshot,
 };
-use standfast_model::{Instance, PathPrefix, ReplicaId, Route, ServiceName, Target, ZoneName};
+use standfast_model::{Instance, ReplicaId, Route, ServiceName, Target, ZoneName};
 use standfast_runtime::{Clock, Net};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
@@ -56,11 +56,7 @@ pub(crate) fn endpoint(slot: u32, address: SocketAddr) -> Endpoint {
 pub(crate) fn snapshot(endpoints: Vec<Endpoint>) -> Snapshot {
     Snapshot {
         version: 1,
-        routes: vec![Route {
-            host: None,
-            path: PathPrefix("/".into()),
-            to: vec![Target { service: up(), weight: 1 }],
-        }],
+        routes: vec![Route::prefix("/", vec![Target { service: up(), weight: 1 }])],
         services: BTreeMap::from([(up(), Pool { endpoints, policy: Policy::default() })]),
         gateway_zone: Some(zone("a")),
     }

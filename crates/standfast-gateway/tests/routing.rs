@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use standfast_gateway::{Config, EndpointState, ListenerInput, ListenerKind, Pool};
-use standfast_model::{PathPrefix, Route, Target};
+use standfast_model::{PathMatch, Route, Target};
 
 use crate::replica::{Mood, Replica};
 use crate::rig::{Client, Load, Rig, endpoint, endpoints, eventually, get, snapshot, socket, up, zone};
@@ -37,8 +37,8 @@ async fn hosts_and_paths_choose_the_service_and_none_is_a_404() {
     );
     let target = |name: &str| vec![Target { service: name.parse().unwrap(), weight: 1 }];
     world.routes = vec![
-        Route { host: Some("shop.test".into()), path: PathPrefix("/".into()), to: target("up") },
-        Route { host: Some("shop.test".into()), path: PathPrefix("/other".into()), to: target("other") },
+        Route { host: Some("shop.test".into()), ..Route::prefix("/", target("up")) },
+        Route { host: Some("shop.test".into()), ..Route::prefix("/other", target("other")) },
     ];
     let rig = Rig::start(world);
     let mut client = rig.client().await;
@@ -123,7 +123,7 @@ async fn a_new_snapshot_touches_no_open_connection() {
         rig.publish(|world| {
             let endpoints = if round % 2 == 0 { endpoints(&[&b]) } else { endpoints(&[&a]) };
             world.services.get_mut(&up()).unwrap().endpoints = endpoints;
-            world.routes[0].path = PathPrefix(if round % 2 == 0 { "/" } else { "/x" }.into());
+            world.routes[0].path = PathMatch::Prefix(if round % 2 == 0 { "/" } else { "/x" }.into());
         })
         .await;
         assert_eq!(client.get("/x/y").await.status, 200);

@@ -13,9 +13,8 @@ use crate::keys::{
 use crate::load::Reader;
 use crate::shape::{Context, Pairs, Referent, Shape};
 use crate::source::{At, Span, offset};
-use crate::stack::{
-    Body, Build, Deploy, Experiment, Invariant, Load, PathPrefix, PublishedPort, Route, Service, Stack,
-};
+use crate::stack::{Body, Build, Deploy, Experiment, Invariant, Load, PublishedPort, Service, Stack};
+use crate::traffic::{Edge, Route, Traffic};
 use crate::{suggest, yaml};
 
 /// The zone of a stack that declares none.
@@ -60,6 +59,8 @@ pub(crate) fn check(draft: Draft, cx: &mut Context<'_>, mut reader: Reader<'_>) 
         root: reader.root,
         zones,
         services,
+        externals: BTreeMap::new(),
+        edge: Edge::default(),
         routes,
         load: loads,
         invariants,
@@ -276,6 +277,7 @@ fn service(name: ServiceName, draft: ServiceDraft, cx: &mut Context<'_>, reader:
         },
         stop_grace_period: draft.stop_grace_period,
         ports: draft.ports.iter().map(|port| PublishedPort { published: port.value }).collect(),
+        traffic: Traffic::default(),
     }
 }
 
@@ -353,7 +355,7 @@ fn routed(drafts: Vec<At<RouteDraft>>, cx: &mut Context<'_>) -> Vec<Route> {
             let message = format!("two routes are for the path `{}`{of_host}", shown(&path));
             cx.reports.error_hint(span, message, "list both services under `to`, with weights");
         }
-        routes.push(Route { host, path: PathPrefix(path), to });
+        routes.push(Route { host, ..Route::prefix(&path, to) });
     }
     routes
 }

@@ -22,6 +22,7 @@ mod source;
 mod stack;
 mod stamp;
 mod suggest;
+mod traffic;
 mod units;
 mod words;
 mod yaml;
@@ -35,8 +36,13 @@ pub use load::{Loaded, STACK_FILE, load, parse};
 pub use schema::schema;
 pub use stack::{
     Body, Build, Dependency, DependsOn, Deploy, EffectSource, Experiment, Fault, HealthCheck, Invariant,
-    Limits, Load, PathPrefix, Probe, PublishedPort, RestartCondition, RestartPolicy, Route, Service, Stack,
-    Target, UpdateConfig, UpdateOrder,
+    Limits, Load, Probe, PublishedPort, RestartCondition, RestartPolicy, Service, Stack, Target,
+    UpdateConfig, UpdateOrder,
 };
 pub use stamp::Stamp;
+pub use traffic::{
+    AccessFormat, AccessLog, Balance, Certificate, Concurrency, Edge, EdgeLimits, External, ExternalAddress,
+    FieldMatch, Filters, HashKey, HeaderChanges, Mirror, PathMatch, PathRewrite, Priority, Protocol,
+    RateLimit, RatePer, Redirect, Rewrite, Route, Tls, Traffic, ValueMatch,
+};
 pub use units::parse_duration;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{LoadName, Revision, ServiceName, StackName, ZoneName};
+use crate::traffic::{Edge, External, Route, Traffic};
 
 /// A checked stack: every name resolves, every number is in its range, every file that it names was read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,8 +18,14 @@ pub struct Stack {
     pub zones: Vec<ZoneName>,
     /// The services by name.
     pub services: BTreeMap<ServiceName, Service>,
+    /// Services that are not started here, by name; none of `services` has such a name.
+    #[serde(default)]
+    pub externals: BTreeMap<ServiceName, External>,
     /// The routes from outside, in the order written.
     pub routes: Vec<Route>,
+    /// How the gateway meets clients from outside.
+    #[serde(default)]
+    pub edge: Edge,
     /// What `prove` sends, by name.
     pub load: BTreeMap<LoadName, Load>,
     /// What must hold whatever happens.
@@ -50,11 +57,14 @@ pub struct Service {
     pub stop_grace_period: Duration,
     /// Ports at which the gateway offers this service to this machine, besides the routes.
     pub ports: Vec<PublishedPort>,
+    /// How its requests are treated.
+    #[serde(default)]
+    pub traffic: Traffic,
 }
 
 impl Service {
     /// The fingerprint of all that makes a running replica out of date when it changes: everything but `build`, the number
-    /// of replicas and how updates are paced.
+    /// of replicas, how updates are paced and how requests are treated.
     pub fn revision(&self) -> Revision {
         let launch = (
             &self.command,
@@ -200,30 +210,6 @@ pub enum RestartCondition {
 pub struct PublishedPort {
     /// The port on 127.0.0.1.
     pub published: u16,
-}
-
-/// A rule for requests from outside: the most specific host, then the longest path prefix wins.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Route {
-    /// The host it is for, lower case, without a port; any when absent.
-    pub host: Option<String>,
-    /// The path prefix it is for.
-    pub path: PathPrefix,
-    /// Where requests go; at least one with a weight above 0.
-    pub to: Vec<Target>,
-}
-
-/// A path prefix on segment boundaries (Gateway API's `PathPrefix`): `/orders` matches `/orders` and `/orders/1`, not `/ordersX`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct PathPrefix(pub String);
-
-impl PathPrefix {
-    /// Whether a request path (without its query) falls under this prefix.
-    pub fn matches(&self, path: &str) -> bool {
-        let prefix = self.0.trim_end_matches('/');
-        path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    }
 }
 
 /// A service and its share of a route's requests.

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use standfast_model::{
-    Dependency, DependsOn, Experiment, Fault, Load, PathPrefix, Probe, PublishedPort, RestartCondition,
+    Dependency, DependsOn, Experiment, Fault, Load, PathMatch, Probe, PublishedPort, RestartCondition,
     Service, Stack, UpdateOrder,
 };
 
@@ -193,7 +193,7 @@ fn compose_forms_mean_what_they_mean_in_compose() {
 #[test]
 fn a_route_without_a_path_takes_everything() {
     let stack = stack("services: {a: {command: x}}\nroutes: [{host: Shop.Example, to: a}]\n");
-    assert_eq!(stack.routes[0].path, PathPrefix("/".to_owned()));
+    assert_eq!(stack.routes[0].path, PathMatch::Prefix("/".to_owned()));
     assert_eq!(stack.routes[0].host.as_deref(), Some("shop.example"));
 }
 

@@ -61,6 +61,7 @@ pub(crate) fn service(name: &str, replicas: u32) -> Service {
         },
         stop_grace_period: Duration::from_secs(1),
         ports: Vec::new(),
+        traffic: standfast_model::Traffic::default(),
     }
 }
 
@@ -85,6 +86,8 @@ pub(crate) fn stack(rate_per_second: f64, faults: Vec<Fault>) -> Stack {
         root: PathBuf::from("/"),
         zones: ["a", "b", "c"].iter().map(|zone| zone.parse().unwrap()).collect(),
         services: BTreeMap::from([("orders".parse().unwrap(), service("orders", 3))]),
+        externals: BTreeMap::new(),
+        edge: standfast_model::Edge::default(),
         routes: Vec::new(),
         load: BTreeMap::from([(load.name.clone(), load)]),
         invariants: vec![invariant()],

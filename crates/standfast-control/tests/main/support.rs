@@ -48,6 +48,7 @@ pub(crate) fn service(text: &str, replicas: u32) -> Service {
         },
         stop_grace_period: Duration::from_secs(10),
         ports: Vec::new(),
+        traffic: standfast_model::Traffic::default(),
     }
 }
 
@@ -68,6 +69,8 @@ pub(crate) fn stack(zones: &[&str], services: Vec<Service>) -> Arc<Stack> {
         root: "/srv".into(),
         zones: zones.iter().map(|text| zone(text)).collect(),
         services: services.into_iter().map(|service| (service.name.clone(), service)).collect(),
+        externals: BTreeMap::new(),
+        edge: standfast_model::Edge::default(),
         routes: Vec::new(),
         load: BTreeMap::new(),
         invariants: Vec::new(),
