@@ -276,28 +276,24 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// A new replica may not make the fuller zone fuller. Only replicas of one kind are compared: in a rollout the old ones
-    /// stand where they stand.
+    /// A new replica of the current revision may not make the fuller zone fuller. Those of older revisions are on their way out:
+    /// where they stand while they last is no reason to refuse a plan that heals.
     fn check_spread(&self, seen: &Inventory, declared: &[ZoneName]) -> Result<(), CheckError> {
-        let zones = || declared.iter().filter(|zone| !is_lost(seen, zone));
-        let is_new = |planned: &&PlannedReplica| {
-            let is_known = runs_in(self.before, &planned.instance) || self.is_taken_over(&planned.instance);
-            planned.shall_run() && !is_known
+        let is_current = |planned: &PlannedReplica| {
+            planned.shall_run() && !planned.replace && self.current == Some(&planned.revision)
         };
-        let all = || self.after.iter().map(|(_, planned)| *planned);
-        let mut new: Vec<&PlannedReplica> = all().filter(is_new).collect();
-        new.sort_by(|a, b| (&a.revision, &a.zone).cmp(&(&b.revision, &b.zone)));
-        new.dedup_by(|a, b| a.revision == b.revision && a.zone == b.zone);
-        for planned in new {
-            let is_current = self.current == Some(&planned.revision);
-            let is_same_kind = |other: &&PlannedReplica| {
-                other.shall_run() && other.revision == planned.revision && !(is_current && other.replace)
-            };
-            let in_zone =
-                |zone: &ZoneName| all().filter(is_same_kind).filter(|other| other.zone == *zone).count();
-            let (most, least) = (in_zone(&planned.zone), zones().map(in_zone).min().unwrap_or_default());
+        let is_new = |planned: &PlannedReplica| {
+            !runs_in(self.before, &planned.instance) && !self.is_taken_over(&planned.instance)
+        };
+        let current = || self.after.iter().map(|(_, planned)| *planned).filter(|planned| is_current(planned));
+        let in_zone = |zone: &ZoneName| current().filter(|planned| planned.zone == *zone).count();
+        let has_new = |zone: &ZoneName| current().any(|planned| planned.zone == *zone && is_new(planned));
+        let available = || declared.iter().filter(|zone| !is_lost(seen, zone));
+        let least = available().map(in_zone).min().unwrap_or_default();
+        for zone in available().filter(|zone| has_new(zone)) {
+            let most = in_zone(zone);
             if most > least + 1 {
-                let (service, zone) = (self.name.clone(), planned.zone.clone());
+                let (service, zone) = (self.name.clone(), zone.clone());
                 return Err(CheckError::Spread { service, zone, most, least });
             }
         }

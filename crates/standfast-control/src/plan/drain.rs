@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use standfast_model::ZoneName;
+
 use super::StepKind;
 use super::group::{Condition, Group, Member, Notes, World, replicas};
 use super::place::skew;
@@ -84,7 +86,8 @@ impl Group<'_> {
     }
 
     /// Fewer current replicas are wanted than planned: from the fullest zone, the newest, those that do not serve first; and of
-    /// those that serve only as many as are ready beyond the wanted number.
+    /// those that serve only as many as are ready beyond the wanted number. When none of these can go, one that does not serve
+    /// goes from the fullest zone that has one, so that no emptier zone gets emptier than where this plan has just healed.
     pub(super) fn scale_down(&mut self, world: &World<'_>, notes: &mut Notes) {
         let Some(want) = self.want else { return };
         while self.count(|member| member.is_current) > want.count {
@@ -97,11 +100,7 @@ impl Group<'_> {
             let victim = ended
                 .or_else(|| self.in_fullest_zone(world, is_idle))
                 .or_else(|| if may_drain { self.in_fullest_zone(world, Member::is_serving) } else { None })
-                .or_else(|| {
-                    let is_spare =
-                        |index: &usize| is_idle(&self.members[*index]) && self.is_spare(*index, world);
-                    (0..self.members.len()).rev().find(is_spare)
-                });
+                .or_else(|| self.spare_in_fullest_zone(world, is_idle));
             let Some(index) = victim else {
                 let more = self.count(|member| member.is_current) - want.count;
                 return notes.wait(format!(
@@ -112,6 +111,19 @@ impl Group<'_> {
             };
             self.let_go(index, &format!("wanted: {}", replicas(want.count)), world, notes);
         }
+    }
+
+    /// The newest that is one too many, of a kind, in the fullest of the zones that have one.
+    fn spare_in_fullest_zone(&self, world: &World<'_>, is: impl Fn(&Member) -> bool) -> Option<usize> {
+        let newest_in = |zone: &&ZoneName| {
+            self.members.iter().rposition(|m| m.is_current && m.planned.zone == **zone && is(m))
+        };
+        let crowd = |index: &usize| {
+            let zone = &self.members[*index].planned.zone;
+            self.count(|m| m.is_current && m.is_alive() && m.planned.zone == *zone)
+        };
+        let newest = world.zones.iter().filter_map(newest_in);
+        newest.filter(|index| self.is_spare(*index, world)).max_by_key(crowd)
     }
 
     /// Whether a current member is one too many, and not the one that a move between zones has just brought.

@@ -498,3 +498,66 @@ fn a_move_to_zones_that_are_all_lost_waits_and_plans_nothing() {
     drive.settle(20);
     assert_eq!(drive.spread("orders"), [2, 0]);
 }
+
+#[test]
+fn a_zone_lost_in_the_midst_of_a_rollout_is_healed_wherever_the_old_replicas_stand() {
+    let mut drive = Drive::running(&stack(&["a", "b"], vec![version(service("db", 4), "1")]));
+    drive.want(&stack(&["a", "b", "c"], vec![version(service("db", 3), "2")]));
+    drive.world.regain_zone("c");
+    drive.tick();
+    drive.world.lose_zone("b");
+    drive.tick();
+    drive.world.pass(ROUND);
+    drive.world.regain_zone("b");
+    drive.settle(40);
+    assert_eq!(drive.spread("db"), [1, 1, 1]);
+}
+
+#[test]
+fn a_replica_given_up_keeps_no_place_in_its_zone_from_those_that_start() {
+    let mut drive = Drive::new(&stack(&["a"], vec![version(service("db", 2), "1")]));
+    drive.tick();
+    let mut db = version(service("db", 3), "2");
+    db.deploy.update.order = UpdateOrder::StopFirst;
+    db.deploy.restart.condition = RestartCondition::None;
+    drive.want(&stack(&["a", "b", "c"], vec![db]));
+    drive.tick();
+    let victim = drive.blueprint.replicas.values().next().unwrap().instance.to_string();
+    drive.world.end(&victim, ExitReason::Unknown, None);
+    let told = drive.told();
+    assert_eq!(told.iter().filter(|step| step.starts_with("start")).count(), 2, "{told:?}");
+}
+
+#[test]
+fn what_goes_when_fewer_are_wanted_is_never_in_a_zone_emptier_than_where_another_heals() {
+    let all = ["a", "b", "c"];
+    let of = |text: &str, replicas| {
+        let mut db = version(service("db", replicas), text);
+        db.deploy.update.parallelism = 2;
+        stack(&all, vec![db])
+    };
+    let mut drive = Drive::new(&of("1", 1));
+    drive.world.lose_zone("b");
+    drive.world.lose_zone("c");
+    drive.settle(10);
+    drive.want(&of("2", 3));
+    drive.tick();
+    for slot in 1..=3 {
+        drive.world.end(&format!("db-{slot}.1"), ExitReason::Code(1), None);
+    }
+    drive.tick();
+    drive.world.pass(ROUND);
+    drive.world.pass(ROUND);
+    drive.world.regain_zone("b");
+    drive.world.regain_zone("c");
+    drive.want(&of("2", 5));
+    drive.tick();
+    // Of the four in zone `a` one is old, and three are new: they serve, but failed before and do not count as ready yet.
+    assert_eq!(drive.spread("db"), [4, 1, 1]);
+    drive.world.end("db-0.1", ExitReason::Code(1), None);
+    drive.want(&of("2", 4));
+    drive.settle(40);
+    let mut spread = drive.spread("db");
+    spread.sort_unstable();
+    assert_eq!(spread, [1, 1, 2]);
+}
