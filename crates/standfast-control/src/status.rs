@@ -167,7 +167,7 @@ impl From<&str> for PlanId {
 
 impl PlanId {
     /// The name of what comes of these: the parent, the stack, which zones are there and which replicas are alive.
-    pub(crate) fn of(policy: &Policy, seen: &Inventory, parent: &Blueprint) -> Self {
+    pub fn of(policy: &Policy, seen: &Inventory, parent: &Blueprint) -> Self {
         let mut hash = Fingerprint::default();
         parent.id.hash(&mut hash);
         policy.digest().hash(&mut hash);

@@ -74,8 +74,15 @@ pub fn parse(
 }
 
 fn unreadable(mut cx: Context<'_>, file: &Path, why: &io::Error) -> Diagnostics {
-    let hint = (why.kind() == io::ErrorKind::NotFound)
-        .then(|| format!("a stack is a folder with a `{STACK_FILE}`; name the folder or the file"));
+    let hint = match why.kind() {
+        io::ErrorKind::NotFound => {
+            Some(format!("a stack is a folder with a `{STACK_FILE}`; name the folder or the file"))
+        }
+        io::ErrorKind::PermissionDenied => {
+            Some("see who may with `ls -ld`; use that account, or have yours let in with `chmod`".to_owned())
+        }
+        _ => None,
+    };
     let message = format!("cannot read {}: {}", shown(&file.to_string_lossy()), because(why));
     cx.reports.push(Severity::Error, None, message, hint);
     cx.reports.finish()

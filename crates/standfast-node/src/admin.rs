@@ -14,12 +14,15 @@ use standfast_model::{ServiceName, Stack};
 use standfast_platform::ReplicaState;
 use standfast_platform::local::AgentClient;
 use standfast_runtime::http::json;
+use standfast_store::Health;
+use tokio::sync::watch;
 
 use crate::answers::{
     ANSWERS_VERSION, ErrorAnswer, PlanAnswer, ReplicaAnswer, RequestsAnswer, ServiceAnswer, StatusAnswer,
     StepAnswer, ZoneAnswer,
 };
 use crate::client::{ApplyRequest, RestartRequest};
+use crate::reserve::Reserve;
 use crate::wiring::Wiring;
 
 /// What the interface speaks for.
@@ -28,6 +31,9 @@ pub(crate) struct Admin {
     pub(crate) agent: AgentClient,
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) wiring: Arc<Wiring>,
+    /// The store's.
+    pub(crate) health: watch::Receiver<Health>,
+    pub(crate) reserve: Arc<Reserve>,
 }
 
 type Answer = Result<Response<Bytes>, Refusal>;
@@ -77,6 +83,7 @@ impl Admin {
             ));
         };
         let requests = self.gateway.stats().services;
+        let full_disk = self.reserve.trouble(&self.health.borrow());
         let answer = StatusAnswer {
             version: ANSWERS_VERSION,
             at: status.at,
@@ -100,7 +107,7 @@ impl Admin {
                 .iter()
                 .map(|(name, service)| (name.clone(), service_answer(service, requests.get(name))))
                 .collect(),
-            limitations: status.limitations.clone(),
+            limitations: status.limitations.iter().cloned().chain(full_disk).collect(),
         };
         Ok(json(StatusCode::OK, &answer))
     }
@@ -143,6 +150,7 @@ impl Admin {
             steps: Vec::new(),
             waiting: Vec::new(),
             changes: Vec::new(),
+            running: true,
         };
         for service in services {
             let request = ChangeRequest { author: "restart".into(), reason: None };
@@ -194,7 +202,7 @@ fn waiting(status: &Status) -> Vec<String> {
     waiting
 }
 
-fn plan_answer(plan: String, report: &Report) -> PlanAnswer {
+pub(crate) fn plan_answer(plan: String, report: &Report) -> PlanAnswer {
     let change = |change: &standfast_control::Change| {
         let verb = match change.kind {
             ChangeKind::Add => "add",
@@ -210,6 +218,7 @@ fn plan_answer(plan: String, report: &Report) -> PlanAnswer {
         steps: report.steps.iter().map(step_answer).collect(),
         waiting: report.waiting.clone(),
         changes: report.changes.iter().map(change).collect(),
+        running: true,
     }
 }
 

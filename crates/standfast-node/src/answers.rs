@@ -117,6 +117,14 @@ pub struct PlanAnswer {
     pub waiting: Vec<String>,
     /// Differences between the running stack and this one, in sentences.
     pub changes: Vec<String>,
+    /// Whether the stack runs. If not, this is its first start, which `up` carries out; `apply` changes what runs.
+    #[serde(default = "runs")]
+    pub running: bool,
+}
+
+/// Only running stacks had plans before the field was there.
+const fn runs() -> bool {
+    true
 }
 
 /// One step of a plan.

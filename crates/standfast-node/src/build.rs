@@ -20,6 +20,7 @@ use crate::adapt;
 use crate::admin::{self, Admin};
 use crate::client::SOCKET;
 use crate::guard::guard;
+use crate::reserve::{Reserve, ReservingStore};
 use crate::settings::{Settings, SettingsError};
 use crate::wiring::{WiredPlatform, Wiring};
 
@@ -90,8 +91,9 @@ pub async fn build(state_dir: &Path, net: Net, clock: Clock) -> Result<Node, Bui
 
     // Where state is kept.
     let options = store_options(&settings);
-    let store: Arc<dyn Store> =
-        Arc::new(EmbeddedStore::open(&state_dir.join("store"), clock, options).await?);
+    let embedded = EmbeddedStore::open(&state_dir.join("store"), clock, options).await?;
+    let reserve = Reserve::keep(state_dir);
+    let store: Arc<dyn Store> = Arc::new(ReservingStore::new(Arc::new(embedded), Arc::clone(&reserve)));
 
     // Where replicas run.
     let agent = AgentClient::new(state_dir, net, clock);
@@ -106,8 +108,12 @@ pub async fn build(state_dir: &Path, net: Net, clock: Clock) -> Result<Node, Bui
 
     // What decides.
     let (stack_sender, stack) = watch::channel(None::<Arc<Stack>>);
-    let platform =
-        WiredPlatform { inner: Arc::new(local), wiring: Arc::clone(&wiring), stack: stack.clone() };
+    let platform = WiredPlatform {
+        inner: Arc::new(local),
+        wiring: Arc::clone(&wiring),
+        stack: stack.clone(),
+        reserve: Arc::clone(&reserve),
+    };
     let parts = Parts { clock, store: Arc::clone(&store), platform: Arc::new(platform), stack: stack_sender };
     let (control, handle) = Control::new(parts);
     // The listeners that every node needs; those of the services come with the first order, which is given again in any case.
@@ -124,6 +130,8 @@ pub async fn build(state_dir: &Path, net: Net, clock: Clock) -> Result<Node, Bui
         agent: agent.clone(),
         gateway: Arc::clone(&gateway),
         wiring: Arc::clone(&wiring),
+        health: store.health(),
+        reserve,
     };
     start_admin(&tasks, admin, state_dir, net, clock)?;
     let guarding = guard(agent, wiring, clock, rng.fork("guard"), tasks.stop());

@@ -65,6 +65,14 @@ pub enum LaunchError {
         /// Whose it is, when that can be told.
         holder: Option<String>,
     },
+    /// A port that the stack needs cannot be opened.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The agent cannot be configured or started.
     #[error("cannot start an agent in {}", .state_dir.display())]
     Spawn {
@@ -246,15 +254,17 @@ pub async fn launch(
     Ok(running)
 }
 
-/// A port in use is told before anything is started. Another process may still be faster; then the node's log says so.
+/// A port that cannot be had is told before anything is started. Another process may still be faster; then the node's log says so.
 fn check_ports(stack: &Stack, options: &LaunchOptions) -> Result<(), LaunchError> {
     let published = stack.services.values().flat_map(|service| &service.ports);
     let published = published.map(|port| SocketAddr::from(([127, 0, 0, 1], port.published)));
     for address in published.chain([options.public]) {
-        if let Err(error) = std::net::TcpListener::bind(address)
-            && error.kind() == std::io::ErrorKind::AddrInUse
-        {
-            return Err(LaunchError::PortInUse { address, holder: listener_of(address.port()) });
+        match std::net::TcpListener::bind(address) {
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                return Err(LaunchError::PortInUse { address, holder: listener_of(address.port()) });
+            }
+            Err(source) => return Err(LaunchError::Listen { address, source }),
         }
     }
     Ok(())

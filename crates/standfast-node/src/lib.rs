@@ -2,7 +2,8 @@
 //! finds and proves running stacks.
 //!
 //! Read `build.rs` first. Engines know nothing of each other: `wiring` gives the gateway its sockets and replicas their addresses, `adapt` turns
-//! control's status into the gateway's snapshot, `guard` keeps the agent alive, `target` shows the running stack to `prove`.
+//! control's status into the gateway's snapshot, `guard` keeps the agent alive, `reserve` keeps room on the disk for healing, `target` shows
+//! the running stack to `prove`.
 
 mod adapt;
 mod admin;
@@ -14,6 +15,8 @@ mod launch;
 pub mod machine;
 #[cfg(feature = "planted-bugs")]
 mod plant;
+mod preview;
+mod reserve;
 mod settings;
 mod target;
 mod wiring;
@@ -28,5 +31,6 @@ pub use launch::{LaunchError, LaunchOptions, Running, Scratch, launch};
 pub use machine::limits_limitation;
 #[cfg(feature = "planted-bugs")]
 pub use plant::PLANTS;
+pub use preview::first_start;
 pub use settings::{LAYOUT_VERSION, Settings, SettingsError};
 pub use target::LocalTarget;

@@ -11,6 +11,7 @@ use standfast_platform::local::{AgentClient, AgentError, BoundListener, Listener
 use standfast_platform::{Applied, Inventory, Platform, PlatformError, Wanted};
 use tokio::sync::watch;
 
+use crate::reserve::Reserve;
 use crate::settings::Settings;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -246,6 +247,7 @@ pub(crate) struct WiredPlatform {
     pub(crate) inner: Arc<dyn Platform>,
     pub(crate) wiring: Arc<Wiring>,
     pub(crate) stack: watch::Receiver<Option<Arc<Stack>>>,
+    pub(crate) reserve: Arc<Reserve>,
 }
 
 #[async_trait]
@@ -261,7 +263,11 @@ impl Platform for WiredPlatform {
             self.wiring.ensure(Some(&stack)).await?;
             self.wiring.complete(&mut wanted, &stack);
         }
-        self.inner.apply(&wanted).await
+        match self.inner.apply(&wanted).await {
+            // The agent found no room to write the order down.
+            Err(PlatformError::Ledger(_)) if self.reserve.release() => self.inner.apply(&wanted).await,
+            applied => applied,
+        }
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

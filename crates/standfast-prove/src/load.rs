@@ -218,7 +218,7 @@ impl Sender {
         let (at, outcome) = (self.clock.now(), Outcome::of(&answer));
         self.journal.outcome(load, number, at, outcome);
         self.meter.ended(due, load, number, at, outcome);
-        let is_repeated = declared.idempotency_key && number % REPEAT_EVERY == 0;
+        let is_repeated = declared.idempotency_key && number.is_multiple_of(REPEAT_EVERY);
         if is_repeated && outcome.is_acknowledged() {
             self.repeat(declared, &id).await;
         }

@@ -223,7 +223,7 @@ proptest! {
     #[test]
     fn the_memory_store_is_a_sorted_map(acts in prop::collection::vec(act(), 1..80)) {
         in_paused_time(async {
-            let clock = Clock::system();
+            let clock = Clock::starting_at(Stamp::from_micros(1_000_000_000));
             compare(&acts, clock, async || Arc::new(MemoryStore::new(clock)) as Arc<dyn Store>, false).await;
         });
     }
@@ -236,7 +236,7 @@ proptest! {
     fn the_embedded_store_is_a_sorted_map(acts in prop::collection::vec(act(), 1..60)) {
         let folder = crate::embedded::memory_folder();
         in_paused_time(async {
-            let clock = Clock::system();
+            let clock = Clock::starting_at(Stamp::from_micros(1_000_000_000));
             compare(&acts, clock, async || open_in(folder.path(), clock).await, true).await;
         });
     }

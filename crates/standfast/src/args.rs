@@ -69,7 +69,7 @@ pub(crate) enum Command {
         after_help = "Examples:\n  standfast restart --service orders\n  standfast restart examples/shop     all services"
     )]
     Restart(RestartArgs),
-    /// Show what `apply` would change in a running stack, why, and each step's impact
+    /// Show what `apply` would change in a running stack, or what `up` would start: why, and each step's impact
     #[command(
         after_help = "Examples:\n  standfast plan examples/shop\n  standfast plan examples/shop --json"
     )]

@@ -26,7 +26,9 @@ fn main() -> ExitCode {
     let surroundings = match surroundings() {
         Ok(surroundings) => surroundings,
         Err(error) => {
-            eprintln!("error: cannot find out where this program is: {error}");
+            eprintln!(
+                "error: cannot find out where this program is, or in which folder it was called: {error}"
+            );
             return ExitCode::from(exit::FAILED);
         }
     };

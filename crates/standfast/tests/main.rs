@@ -7,7 +7,9 @@
 
 mod suite {
     pub(crate) mod bad_input;
+    pub(crate) mod full_disk;
     pub(crate) mod lifecycle;
+    pub(crate) mod permission;
     pub(crate) mod proof;
     pub(crate) mod world;
 }

@@ -122,7 +122,9 @@ impl Drawing<'_> {
         {
             let since = |at: standfast_model::Stamp| at.since(self.record.load_from).as_secs_f64();
             let from = since(fault.injected_at);
-            let until = since(fault.healed_at.unwrap_or(fault.over_at)).max(from);
+            // Healed with its fault still there, as a stack is that goes on without a lost zone: the band ends with the fault.
+            let healed_at = fault.healed_at.unwrap_or(fault.over_at);
+            let until = since(fault.undone_at.unwrap_or(healed_at).max(healed_at)).max(from);
             let label = format!("{} {} {}", fault.step.number, fault.verb(), short(&fault.object()));
             let width = LETTER * label.chars().count() as f64;
             let left = self.x(from).min(RIGHT - width);

@@ -54,6 +54,29 @@ fn the_page_has_a_band_for_each_fault_and_needs_nothing_from_elsewhere() {
     }
 }
 
+/// The width of a fault's band.
+fn band_width(page: &str, fault: u32) -> f64 {
+    let (_, group) = page.split_once(&format!("data-fault=\"{fault}\"")).unwrap();
+    let (_, rect) = group.split_once("<rect class=\"band\"").unwrap();
+    let (_, width) = rect.split_once("width=\"").unwrap();
+    width.split_once('"').unwrap().0.parse().unwrap()
+}
+
+#[test]
+fn a_band_ends_with_the_undo_or_the_healing_whichever_is_later() {
+    let (mut record, judgement) = judged(false);
+    let width_when = |healed_after: u64, undone_after: u64, record: &mut Record| {
+        let zone_loss = &mut record.faults[3];
+        let after = |seconds| Some(zone_loss.injected_at.plus(std::time::Duration::from_secs(seconds)));
+        (zone_loss.healed_at, zone_loss.undone_at) = (after(healed_after), after(undone_after));
+        band_width(&html(record, &judgement), 4)
+    };
+    let (short, long) = (width_when(2, 2, &mut record), width_when(6, 6, &mut record));
+    assert!((long / short - 3.0).abs() < 0.1, "{short} and {long}");
+    assert_eq!(width_when(2, 6, &mut record), long, "healed although the zone was still lost");
+    assert_eq!(width_when(6, 2, &mut record), long, "healed after the zone was back");
+}
+
 #[test]
 fn a_strangers_text_stays_text_in_each_format() {
     let (record, judgement) = judged(true);

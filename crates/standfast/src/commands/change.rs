@@ -1,8 +1,9 @@
-//! `plan`, `apply` and `restart`: changes of a running stack.
+//! `plan`, `apply` and `restart`: changes of a running stack, and the plan of a first start.
 
 use std::fmt::Write as _;
 
-use standfast_node::PlanAnswer;
+use standfast_node::{PlanAnswer, first_start};
+use standfast_runtime::Clock;
 
 use super::Call;
 use super::running::admin_failure;
@@ -13,15 +14,21 @@ use crate::exit;
 use crate::failure::Failure;
 use crate::output::{Output, Paint, table};
 
-/// Shows what `apply` would do.
+/// Shows what `apply` would do, or `up` when the stack does not run.
 pub(crate) fn plan(args: &StackJsonArgs, call: &Call) -> Result<u8, Failure> {
     let place = call.place(&args.stack)?;
     let plan = call.block_on(async {
-        let (running, _) = place.running().await?;
+        let Some((running, _)) = place.running_if_any().await? else {
+            return Ok(first_start(place.stack.clone(), Clock::system().now()));
+        };
         running.node.plan(&place.stack).await.map_err(|error| admin_failure("cannot plan", &error))
     })?;
     show(&plan, args.json, call)?;
-    if !args.json && !is_empty(&plan) {
+    if !plan.running {
+        let name = &place.stack.name;
+        call.output
+            .note(format!("\nstack `{name}` does not run; to carry this out: standfast up {}", place.named));
+    } else if !args.json && !is_empty(&plan) {
         call.output.note(format!("\nto do this: standfast apply {} --plan {}", place.named, plan.plan));
     }
     Ok(exit::DONE)

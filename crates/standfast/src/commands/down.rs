@@ -17,10 +17,12 @@ pub(crate) fn down(args: &DownArgs, call: &Call) -> Result<u8, Failure> {
             Ok(()) => call.output.note(format!("removed {}", place.state_dir.display())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => {
-                return Err(Failure::because_of(
-                    format!("cannot remove {}", place.state_dir.display()),
-                    &error,
-                ));
+                let what = format!("cannot remove {}", place.state_dir.display());
+                return Err(if error.kind() == std::io::ErrorKind::PermissionDenied {
+                    Failure::input(what).because(&error).hint("use the account that started the stack")
+                } else {
+                    Failure::because_of(what, &error)
+                });
             }
         }
     }
@@ -29,8 +31,7 @@ pub(crate) fn down(args: &DownArgs, call: &Call) -> Result<u8, Failure> {
 
 /// Stops all replicas, the node and the agent.
 pub(crate) async fn stop(place: &Place, call: &Call) -> Result<(), Failure> {
-    let running = place.interfaces();
-    let Ok(info) = running.agent.info().await else {
+    let Some((running, info)) = place.running_if_any().await? else {
         call.output.note(format!("stack `{}` does not run", place.stack.name));
         return Ok(());
     };

@@ -32,6 +32,7 @@ pub(crate) fn prove(args: ProveArgs, call: &Call) -> Result<u8, Failure> {
     let mut stack = call.load(&args.stack)?;
     select(&mut stack, &args)?;
     check_machine(&stack, call)?;
+    make_room_for_reports(&args)?;
     if !args.no_build {
         build::build(&stack, call.output).map_err(|failure| build_failure(&failure))?;
     }
@@ -112,6 +113,29 @@ fn check_machine(stack: &Stack, call: &Call) -> Result<(), Failure> {
         .hint("mend what is listed and try again"))
 }
 
+/// A proof whose report could not be written would have been for nothing.
+fn make_room_for_reports(args: &ProveArgs) -> Result<(), Failure> {
+    std::fs::create_dir_all(&args.report).map_err(|error| {
+        Failure::input(format!("cannot make the report's folder {}", args.report.display()))
+            .because(&error)
+            .hint("name another folder with --report DIR")
+    })?;
+    may_write_in(&args.report, "--report DIR")?;
+    let junit = args.junit.as_deref().and_then(Path::parent);
+    junit.map_or(Ok(()), |folder| {
+        may_write_in(if folder.as_os_str().is_empty() { Path::new(".") } else { folder }, "--junit FILE")
+    })
+}
+
+fn may_write_in(folder: &Path, option: &str) -> Result<(), Failure> {
+    use rustix::fs::{Access, access};
+    access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| {
+        Failure::input(format!("cannot write reports into {}", folder.display()))
+            .because(&error)
+            .hint(format!("name another place with {option}"))
+    })
+}
+
 async fn run(stack: &Stack, args: &ProveArgs, stop: &Stop, call: &Call) -> Result<u8, Failure> {
     let clock = Clock::system();
     let scratch = ScratchFolder::make(&call.surroundings.temporary, stack)?;
@@ -171,9 +195,6 @@ async fn prove_running(
     let seed = args.seed.unwrap_or_else(|| Rng::from_entropy().bits() % 1_000_000);
     let mut proof = Options::seeded(seed, args.report.join("journal.jsonl"));
     proof.repeat = format!("standfast prove {} --seed {seed}", place.named);
-    std::fs::create_dir_all(&args.report).map_err(|error| {
-        Failure::input(format!("cannot make the report's folder {}", args.report.display())).because(&error)
-    })?;
     let target = target(&running, args);
     let shown = std::sync::Mutex::new(call.output.progress("load begins"));
     let tell = |event: Progress| {

@@ -1,15 +1,22 @@
 //! Finding the running stack that a command is about.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use standfast_model::Stack;
 use standfast_node::{AdminError, LaunchError, Running, SettingsError};
 use standfast_platform::local::{AgentError, AgentInfo};
+use standfast_runtime::http::ClientError;
 use standfast_runtime::{Clock, Net};
 
 use super::Call;
 use crate::args::StackArgs;
 use crate::failure::Failure;
+
+/// How often an agent that dies under a call is looked for, and how long after each try.
+const LOOKS_MAX: u32 = 3;
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// The stack as its files say, and where it keeps its state when it runs.
 #[derive(Debug)]
@@ -43,29 +50,76 @@ impl Place {
 
     /// The running stack.
     pub(crate) async fn running(&self) -> Result<(Running, AgentInfo), Failure> {
+        self.running_if_any().await?.ok_or_else(|| {
+            Failure::input(format!("stack `{}` does not run", self.stack.name))
+                .hint(format!("standfast up {} -d", self.named))
+        })
+    }
+
+    /// The running stack; `None` when it certainly does not run.
+    pub(crate) async fn running_if_any(&self) -> Result<Option<(Running, AgentInfo)>, Failure> {
         let running = self.interfaces();
-        match running.agent.info().await {
-            Ok(info) => Ok((running, info)),
-            Err(AgentError::Unreachable { source, .. }) => Err(self.not_running(&*source)),
-            Err(error) => Err(Failure::because_of("the agent does not answer as it should", &error)),
+        let mut looks_left = LOOKS_MAX;
+        loop {
+            looks_left -= 1;
+            let error = match running.agent.info().await {
+                Ok(info) => return Ok(Some((running, info))),
+                Err(error) => error,
+            };
+            let AgentError::Unreachable { source, .. } = &error else {
+                return Err(Failure::because_of("the agent does not answer as it should", &error));
+            };
+            match (source.downcast_ref::<ClientError>(), io_kind(&**source)) {
+                (_, Some(ErrorKind::PermissionDenied)) => return Err(self.no_permission(&**source)),
+                // One that was killed under the call: the next look finds its successor, or nobody.
+                (Some(ClientError::Broken { .. }), _) if looks_left > 0 => {
+                    Clock::system().sleep(LOOK_AGAIN).await;
+                }
+                (Some(ClientError::TimedOut { .. } | ClientError::Broken { .. }), _) => {
+                    let name = &self.stack.name;
+                    return Err(Failure::because_of(
+                        format!("the agent of stack `{name}` does not answer"),
+                        &error,
+                    )
+                    .hint(format!(
+                        "try again in a second; what it last said is in {}",
+                        self.state_dir.join("logs/agent.log").display()
+                    )));
+                }
+                _ => return Ok(None),
+            }
         }
     }
 
-    fn not_running(&self, source: &(dyn std::error::Error + 'static)) -> Failure {
-        let mut cause = Some(source);
-        while let Some(error) = cause {
-            if let Some(io) = error.downcast_ref::<std::io::Error>()
-                && io.kind() == std::io::ErrorKind::PermissionDenied
-            {
-                return Failure::input(format!("no permission for {}", self.state_dir.display()))
-                    .because(source)
-                    .hint("use the account that started the stack");
-            }
-            cause = error.source();
-        }
-        Failure::input(format!("stack `{}` does not run", self.stack.name))
-            .hint(format!("standfast up {} -d", self.named))
+    fn no_permission(&self, source: &(dyn std::error::Error + 'static)) -> Failure {
+        Failure::input(format!("no permission for the state folder {}", self.state_dir.display()))
+            .because(source)
+            .hint(format!(
+                "{}use the account that started the stack, or name a folder of your own with --state DIR",
+                owner_of(&self.state_dir).map(|owner| format!("{owner}; ")).unwrap_or_default()
+            ))
     }
+}
+
+/// The kind of the input or output error that an error comes from.
+fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<ErrorKind> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return Some(io.kind());
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// Whose a folder is, or the innermost one above it that can be seen.
+fn owner_of(folder: &Path) -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    folder.ancestors().find_map(|folder| {
+        let owner = std::fs::metadata(folder).ok()?.uid();
+        Some(format!("{} belongs to user {owner}", folder.display()))
+    })
 }
 
 /// An error of the node's admin interface, with the next step.
@@ -99,6 +153,16 @@ pub(crate) fn launch_failure(place: &Place, error: &LaunchError) -> Failure {
         }
         LaunchError::PortInUse { .. } => Failure::input(error.to_string())
             .hint(format!("end that process, or choose another port: standfast up {} --listen 127.0.0.1:8081", place.named)),
+        LaunchError::Listen { source, .. } => {
+            let why = if source.kind() == ErrorKind::PermissionDenied {
+                "low ports are root's (see net.ipv4.ip_unprivileged_port_start); "
+            } else {
+                ""
+            };
+            Failure::input(error.to_string())
+                .because(source)
+                .hint(format!("{why}choose another address: standfast up {} --listen 127.0.0.1:8080", place.named))
+        }
         _ => Failure::because_of("cannot bring the stack up", error),
     }
 }

@@ -16,7 +16,7 @@ use crate::output::{Paint, Progress, for_people};
 pub(crate) fn up(args: UpArgs, call: &Call) -> Result<u8, Failure> {
     let place = call.place(&args.stack)?;
     call.block_on(async {
-        let attached = place.interfaces().agent_info().await.is_some();
+        let attached = place.running_if_any().await?.is_some_and(|(_, info)| !info.going_down);
         if !attached && !args.no_build {
             build::build(&place.stack, call.output).map_err(|failure| build_failure(&failure))?;
         }
@@ -25,7 +25,7 @@ pub(crate) fn up(args: UpArgs, call: &Call) -> Result<u8, Failure> {
             ready = start(&place, &args, attached, call) => match ready {
                 Ok(running) => running,
                 Err(failure) => {
-                    if !attached {
+                    if !attached && let Ok(Some(_)) = place.running_if_any().await {
                         down::stop(&place, call).await?;
                     }
                     return Err(failure);

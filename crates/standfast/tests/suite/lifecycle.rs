@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::world::{Load, World, kill, quick_stack, request, wait};
 
-fn pids(status: &Value) -> Vec<u64> {
+pub(crate) fn pids(status: &Value) -> Vec<u64> {
     let replicas = status["services"]["quick"]["replicas"].as_array().unwrap();
     let mut pids: Vec<u64> = replicas.iter().filter_map(|replica| replica["pid"].as_u64()).collect();
     pids.sort_unstable();
@@ -69,6 +69,39 @@ fn a_change_is_planned_and_rolled_out_without_a_failed_request() {
     world.write("standfast.yaml", &quick_stack(1, "two", ""));
     world.run(&["apply", "--yes"]).expect(0);
     world.wait_for("one replica", |status| status["all_ready"] == true && pids(status).len() == 1);
+}
+
+#[test]
+fn the_plan_of_a_stack_that_does_not_run_is_its_first_start() {
+    let world = World::with_quick("");
+    let text = world.run(&["plan"]).expect(0).says(&["does not run", "standfast up"]);
+    for part in ["add quick", "start", "quick-0 in zone", "quick-2 in zone"] {
+        assert!(text.stdout.contains(part), "`{part}` is missing in:\n{}", text.stdout);
+    }
+    let first: Value = serde_json::from_str(&world.run(&["plan", "--json"]).expect(0).stdout).unwrap();
+    assert_eq!(first["running"], false);
+    assert_eq!(first["steps"].as_array().unwrap().len(), 3, "{first:#}");
+    assert!(first["steps"].as_array().unwrap().iter().all(|step| step["act"] == "start"), "{first:#}");
+    assert!(world.processes().is_empty() && !world.state().exists(), "a plan does nothing");
+    world.run(&["apply", "--yes"]).expect(2).says(&["does not run", "standfast up"]);
+
+    world.up().expect(0);
+    let then: Value = serde_json::from_str(&world.run(&["plan", "--json"]).expect(0).stdout).unwrap();
+    assert_eq!(
+        (&then["running"], then["steps"].as_array().unwrap().len()),
+        (&Value::Bool(true), 0),
+        "{then:#}"
+    );
+    let placed: Vec<String> = world.status()["services"]["quick"]["replicas"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| format!("{} in zone {}", one["replica"].as_str().unwrap(), one["zone"].as_str().unwrap()))
+        .collect();
+    for step in first["steps"].as_array().unwrap() {
+        let what = step["what"].as_str().unwrap();
+        assert!(placed.iter().any(|one| one == what), "`{what}` was planned, and it became {placed:?}");
+    }
 }
 
 #[test]

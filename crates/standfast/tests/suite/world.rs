@@ -13,6 +13,7 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 
 pub(crate) struct World {
     folder: tempfile::TempDir,
+    has_own_disk: bool,
 }
 
 /// What a command printed, and its exit code.
@@ -50,8 +51,21 @@ impl Ran {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let world = Self { folder: tempfile::tempdir().unwrap() };
+        let world = Self { folder: tempfile::tempdir().unwrap(), has_own_disk: false };
         std::fs::create_dir_all(world.stack()).unwrap();
+        world
+    }
+
+    /// A world with the usual stack whose state folder is a disk of its own, of `size` as `mount` takes it. Only in a mount namespace
+    /// of the test's own.
+    pub(crate) fn with_small_disk(size: &str) -> Self {
+        let mut world = Self::with_quick("");
+        std::fs::create_dir(world.state()).unwrap();
+        let options = format!("size={size}");
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(world.state()).output();
+        assert!(mounted.as_ref().is_ok_and(|ran| ran.status.success()), "{mounted:?}");
+        world.has_own_disk = true;
         world
     }
 
@@ -131,6 +145,9 @@ impl Drop for World {
         // Only what a failed test left, and only our own: the folder's name is unique to this world.
         for (pid, _) in self.processes() {
             let _gone_already = Command::new("kill").args(["-9", &pid.to_string()]).output();
+        }
+        if self.has_own_disk {
+            let _gone_with_the_namespace = Command::new("umount").arg("-l").arg(self.state()).output();
         }
     }
 }
