@@ -1,5 +1,7 @@
 //! Measurements, each printed as a line and kept in `bench/README.md` by hand: they depend on the machine, so they are no tests.
 
+mod gateway;
+
 use std::path::Path;
 use std::process::Command;
 
@@ -7,13 +9,14 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 /// Runs one measurement.
-pub(crate) fn run(root: &Path, which: Option<&str>) -> Result<()> {
-    match which {
+pub(crate) fn run(root: &Path, words: &[String]) -> Result<()> {
+    match words.first().map(String::as_str) {
         Some("heal") => heal(root),
         Some("idle") => idle(root),
         Some("plan") => example(root, "standfast-control", "plan_bench", &[]),
         Some("store") => example(root, "standfast-store", "commit_bench", &[]),
-        other => bail!("no measurement {other:?}: heal, idle, plan, store"),
+        Some("gateway") => gateway::run(root, words.get(1..).unwrap_or_default()),
+        other => bail!("no measurement {other:?}: heal, idle, plan, store, gateway"),
     }
 }
 

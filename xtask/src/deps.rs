@@ -41,6 +41,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("xtask", &[]),
     ("shop", &[]),
+    ("bench-tools", &[]),
 ];
 
 /// Third-party crates that may be used directly by one crate only: heavy or dangerous ones.

@@ -17,7 +17,7 @@ cargo xtask COMMAND
   deps          hold the table of allowed dependencies between crates against `cargo metadata`
   deny          licences, bans and sources of all third-party crates (cargo-deny)
   tidy          lengths of files, leftovers
-  bench NAME    measure: heal, idle, plan, store (figures are kept in bench/README.md)
+  bench NAME    measure: heal, idle, plan, store (figures are kept in bench/README.md), gateway (bench/gateway/README.md)
   fmt, clippy, docs
   ci            all of it: what .ci/run calls
 
@@ -35,7 +35,7 @@ fn main() -> Result<()> {
         Some("prove") => steps::prove(),
         Some("deps") => deps::check(),
         Some("deny") => steps::deny(),
-        Some("bench") => bench::run(&steps::root(), rest.first().map(String::as_str)),
+        Some("bench") => bench::run(&steps::root(), rest),
         Some("tidy") => steps::tidy(),
         Some("fmt") => steps::fmt(),
         Some("clippy") => steps::clippy(),

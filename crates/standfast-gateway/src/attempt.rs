@@ -1,21 +1,28 @@
-//! The request driver: choose a replica, try it, judge what came of it, and finish or go to another, all under one deadline.
+//! The request driver: choose a replica, try it, judge what came of it, and finish, wait on, or go to another as well, all under
+//! one deadline and one budget for extra work.
 
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
-use http_body::Body as _;
-use hyper::body::Incoming;
-use standfast_model::{Stamp, ZoneName};
+use http::{Method, StatusCode};
+use standfast_model::{Priority, Protocol, Stamp, ZoneName};
 
-use crate::body::{RequestBody, Upstream};
+use crate::body::{AnswerBody, H1Answer, H2Answer, Source};
+use crate::client::BodyError;
+use crate::door::Inside;
 use crate::error::Refusal;
+use crate::explain::AttemptEnd;
 use crate::headers;
+use crate::limiter;
 use crate::outlier::Evidence;
 use crate::pool::{Endpoint, InFlight, Service, Wish};
-use crate::upstream::{Connected, Unanswered};
+use crate::story::{self, Notes};
+use crate::upstream::h1::{Connected, Unanswered};
+use crate::upstream::h2::Multiplexed;
+use crate::wire::{BodyReader, RequestHead, ResponseHead};
 use crate::worker::Worker;
 
 /// How many times the usual latency an attempt may take before another replica is tried. The usual latency is a decayed peak,
@@ -29,6 +36,8 @@ const PATIENCE_UNKNOWN: Duration = Duration::from_secs(1);
 const PATIENCE_GROWTH: u32 = 4;
 /// How often an attempt's patience is extended because the gateway itself was not running.
 const EXTENSIONS_MAX: u32 = 3;
+/// How long a request waits for a ready replica before it is tried at one whose probe fails: the probe may be what is wrong.
+const FAIL_OPEN_AFTER: Duration = Duration::from_secs(1);
 /// The first wait when every ready replica has failed a request; it doubles each time…
 const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 /// …up to this.
@@ -36,43 +45,10 @@ const BACKOFF_MAX: Duration = Duration::from_millis(320);
 
 /// A request as it goes to replicas.
 pub(crate) struct Outgoing {
-    pub(crate) method: Method,
-    pub(crate) uri: Uri,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: RequestBody,
+    pub(crate) head: RequestHead,
+    pub(crate) source: Source,
     /// It may be sent again although it may have been carried out.
     pub(crate) is_repeatable: bool,
-}
-
-impl Outgoing {
-    /// The request for one attempt. One that is not repeatable is given away, and comes back only by [`Outgoing::restore`].
-    fn for_attempt(&mut self, left: Duration) -> Request<RequestBody> {
-        let again = if self.is_repeatable { self.body.again() } else { None };
-        let (mut headers, body) = match again {
-            Some(body) => (self.headers.clone(), body),
-            None => {
-                (std::mem::take(&mut self.headers), std::mem::replace(&mut self.body, RequestBody::Empty))
-            }
-        };
-        headers.insert(&headers::DEADLINE, headers::deadline_value(left));
-        if body.size_hint().exact().is_none() {
-            // Hyper would send a GET of unknown length without its body.
-            headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.uri.clone();
-        *request.version_mut() = Version::HTTP_11;
-        *request.headers_mut() = headers;
-        request
-    }
-
-    fn restore(&mut self, unsent: Request<RequestBody>) {
-        if !self.is_repeatable {
-            let (head, body) = unsent.into_parts();
-            (self.headers, self.body) = (head.headers, body);
-        }
-    }
 }
 
 /// One request for one service.
@@ -81,18 +57,28 @@ pub(crate) struct Call {
     pub(crate) service: Rc<Service>,
     pub(crate) zone: Option<ZoneName>,
     pub(crate) deadline: Stamp,
+    /// Of the key that the same replica is wanted for, if the service asks for that.
+    pub(crate) key_hash: Option<u64>,
+    pub(crate) priority: Priority,
 }
 
-/// A replica's answer, and the connection that its body comes over.
+/// A replica's answer, and its body.
 pub(crate) struct Answer {
-    pub(crate) response: Response<Incoming>,
-    pub(crate) upstream: Upstream,
+    pub(crate) head: ResponseHead,
+    pub(crate) body: AnswerBody,
 }
 
-impl Answer {
-    /// Lets go of an answer that nobody will read; its connection is kept when the answer has arrived whole.
-    fn discard(self) {
-        self.upstream.finish_with(self.response.into_body());
+/// A request without an answer.
+pub(crate) enum Failure {
+    /// The gateway must answer.
+    Refused(Refusal),
+    /// The client's part failed.
+    Client(BodyError),
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
     }
 }
 
@@ -103,174 +89,535 @@ enum Outcome {
     Unsent,
     /// It was sent, and the connection broke.
     Broken,
-    /// It was sent, and is given up in favour of another replica.
-    GivenUp,
-    /// It was sent, and the request's time is over.
-    Overdue,
+    /// The client's part failed.
+    Client(BodyError),
 }
 
-/// What a request has been through.
-#[derive(Default)]
-struct History {
+/// An attempt that is under way.
+struct Live<'a> {
+    endpoint: Rc<Endpoint>,
+    /// Its place among the request's notes.
+    number: usize,
+    started: Stamp,
+    patience: Duration,
+    extensions: u32,
+    /// It has taken longer than it should, and its replica was judged for it.
+    is_overdue: bool,
+    work: Pin<Box<dyn Future<Output = Outcome> + 'a>>,
+}
+
+/// All attempts of one request.
+struct Race<'a> {
+    call: &'a Call,
+    outgoing: &'a Outgoing,
+    notes: &'a Notes,
+    live: Vec<Live<'a>>,
     /// Those that failed it since the last wait.
     tried: Vec<Rc<Endpoint>>,
+    /// Attempts that have ended in which something was sent.
     sent: u32,
     waits: u32,
     waited: Duration,
 }
 
+/// What happened next.
+enum Event {
+    Ended(Rc<Endpoint>, usize, Outcome),
+    /// The latest attempt has taken as long as it should.
+    Overdue,
+    /// The request's own time is over.
+    Deadline,
+}
+
 /// Carries a request to a replica that answers it.
 ///
 /// # Errors
-/// Why the gateway must answer itself.
-pub(crate) async fn carry(call: &Call, mut outgoing: Outgoing) -> Result<Answer, Refusal> {
-    let (worker, service) = (&call.worker, &call.service);
-    let attempts_max = service.policy.get().attempts_max.max(1);
-    let mut history = History::default();
-    service.deposit();
-    loop {
-        let now = worker.clock.now();
-        if now >= call.deadline {
-            return Err(Refusal::Deadline(service.name.clone()));
+/// Why there is no answer.
+///
+/// # Cancellation
+/// Attempts that are under way are broken off with their connections.
+pub(crate) async fn carry(call: &Call, outgoing: &Outgoing, notes: &Notes) -> Result<Answer, Failure> {
+    let mut race = Race {
+        call,
+        outgoing,
+        notes,
+        live: Vec::new(),
+        tried: Vec::new(),
+        sent: 0,
+        waits: 0,
+        waited: Duration::ZERO,
+    };
+    call.service.deposit();
+    // Who waits for the first replica takes nobody's place.
+    while !call.service.is_ready() && !race.is_desperate() {
+        race.wait_for_replica(call.worker.clock.now()).await?;
+    }
+    let entered = Inside::enter(&call.service, call.priority, call.worker.clock).await;
+    let inside = entered.map_err(|shed| Refusal::Shed(call.service.name.clone(), shed.retry_after))?;
+    notes.waited.set(inside.waited);
+    if inside.waited > Duration::ZERO {
+        notes.admission_limit.set(call.service.door.load().limit);
+    }
+    let waited_before = race.waited;
+    let started = call.worker.clock.now();
+    let ended = race.run().await;
+    let outcome = match &ended {
+        Ok(answer) if matches!(answer.head.status.as_u16(), 429 | 503) => limiter::Outcome::Overloaded,
+        Ok(_) => limiter::Outcome::Answered,
+        Err(Failure::Refused(Refusal::Deadline(_))) => limiter::Outcome::Overloaded,
+        Err(_) => limiter::Outcome::Ignored,
+    };
+    let is_pure = race.waited == waited_before && ended.is_ok();
+    inside.leave(outcome, is_pure, call.worker.is_lagging(started, PATIENCE_MIN));
+    notes.waited.set(notes.waited.get() + race.waited);
+    ended
+}
+
+impl<'a> Race<'a> {
+    async fn run(&mut self) -> Result<Answer, Failure> {
+        loop {
+            if self.live.is_empty() {
+                self.start().await?;
+            }
+            match self.next_event().await {
+                Event::Ended(endpoint, number, outcome) => {
+                    self.note_end(number, &outcome);
+                    if let Some(answer) = self.judge(endpoint, outcome).await? {
+                        return Ok(answer);
+                    }
+                }
+                Event::Overdue => self.look_elsewhere(),
+                Event::Deadline => {
+                    self.blame_all();
+                    return Err(Refusal::Deadline(self.call.service.name.clone()).into());
+                }
+            }
         }
+    }
+
+    /// Whether it has waited in vain for a ready replica.
+    fn is_desperate(&self) -> bool {
+        self.waited >= FAIL_OPEN_AFTER
+    }
+
+    fn note_end(&self, number: usize, outcome: &Outcome) {
+        let (end, status) = match outcome {
+            Outcome::Answered(answer) => (AttemptEnd::Answered, Some(answer.head.status.as_u16())),
+            Outcome::Unsent => (AttemptEnd::Unsent, None),
+            Outcome::Broken => (AttemptEnd::Broken, None),
+            Outcome::Client(_) => (AttemptEnd::Abandoned, None),
+        };
+        self.notes.end(number, self.call.worker.clock.now(), end, status);
+    }
+
+    /// Starts an attempt at the best replica, waiting for one if need be.
+    async fn start(&mut self) -> Result<(), Failure> {
+        loop {
+            let now = self.call.worker.clock.now();
+            if now >= self.call.deadline {
+                return Err(Refusal::Deadline(self.call.service.name.clone()).into());
+            }
+            match self.choose(now) {
+                Some(endpoint) => {
+                    self.begin(endpoint, now);
+                    return Ok(());
+                }
+                None => self.wait_for_replica(now).await?,
+            }
+        }
+    }
+
+    fn choose(&self, now: Stamp) -> Option<Rc<Endpoint>> {
         let wish = Wish {
             now,
-            zone: call.zone.as_ref(),
-            tried: &history.tried,
-            is_repeatable: outgoing.is_repeatable,
+            zone: self.call.zone.as_ref(),
+            tried: &self.tried,
+            is_repeatable: self.outgoing.is_repeatable,
+            key_hash: self.call.key_hash,
+            is_desperate: self.is_desperate(),
         };
-        let Some(endpoint) = service.choose(wish, &mut worker.rng.borrow_mut()) else {
-            wait_for_replica(call, &mut history).await?;
-            continue;
+        self.call.service.choose(wish, &mut self.call.worker.rng.borrow_mut())
+    }
+
+    fn begin(&mut self, endpoint: Rc<Endpoint>, now: Stamp) {
+        let patience = self.patience();
+        let in_flight = InFlight::new(&self.call.service, &endpoint, now);
+        let number = {
+            let mut notes = self.notes.attempts.borrow_mut();
+            notes.push(story::note(&in_flight, now, !self.live.is_empty()));
+            notes.len() - 1
         };
-        let may_repeat = outgoing.is_repeatable && service.repeats() && history.sent + 1 < attempts_max;
-        let outcome = attempt(call, &endpoint, &mut outgoing, &history, may_repeat).await;
+        let work = Box::pin(attempt(self.call, self.outgoing, in_flight, patience));
+        self.live.push(Live {
+            endpoint,
+            number,
+            started: now,
+            patience,
+            extensions: 0,
+            is_overdue: false,
+            work,
+        });
+    }
+
+    /// How long the next attempt may take before another replica looks better.
+    fn patience(&self) -> Duration {
+        let service = &self.call.service;
+        let attempts = self.sent + u32::try_from(self.live.len()).unwrap_or(u32::MAX);
+        let is_hedged = attempts == 0
+            && service.policy.borrow().hedge
+            && matches!(self.outgoing.head.method, Method::GET | Method::HEAD);
+        let hedge = if is_hedged { service.hedge_after() } else { None };
+        let usual =
+            service.usual_latency().map_or(PATIENCE_UNKNOWN, |usual| (usual * PATIENCE).max(PATIENCE_MIN));
+        let patience = usual.saturating_mul(PATIENCE_GROWTH.saturating_pow(attempts));
+        hedge.map_or(patience, |hedge| hedge.min(patience))
+    }
+
+    /// Whether one more attempt may follow although something was sent.
+    fn may_repeat(&self) -> bool {
+        let policy = self.call.service.policy.borrow();
+        let attempts = self.sent + u32::try_from(self.live.len()).unwrap_or(u32::MAX);
+        self.outgoing.is_repeatable && self.call.service.repeats() && attempts < policy.attempts.max(1)
+    }
+
+    async fn next_event(&mut self) -> Event {
+        let (clock, deadline) = (self.call.worker.clock, self.call.deadline);
+        loop {
+            let latest = self.live.last();
+            let due = latest.filter(|live| !live.is_overdue).map(|live| live.started.plus(live.patience));
+            let until = due.map_or(deadline, |due| due.min(deadline));
+            let now = clock.now();
+            let live = &mut self.live;
+            let ended = std::future::poll_fn(|cx| {
+                for index in 0..live.len() {
+                    if let Poll::Ready(outcome) = live[index].work.as_mut().poll(cx) {
+                        let ended = live.remove(index);
+                        return Poll::Ready((ended.endpoint, ended.number, outcome));
+                    }
+                }
+                Poll::Pending
+            });
+            if let Ok((endpoint, number, outcome)) = clock.timeout(until.since(now), ended).await {
+                return Event::Ended(endpoint, number, outcome);
+            }
+            if until == deadline {
+                return Event::Deadline;
+            }
+            let Some(latest) = self.live.last_mut() else { return Event::Deadline };
+            if latest.extensions < EXTENSIONS_MAX && self.call.worker.is_lagging(now, latest.patience) {
+                // It was the gateway that stood still.
+                latest.extensions += 1;
+                latest.patience = clock.now().since(latest.started) + until.since(now);
+                continue;
+            }
+            return Event::Overdue;
+        }
+    }
+
+    /// The latest attempt takes too long: its replica is judged, and another one asked as well, if that is allowed.
+    fn look_elsewhere(&mut self) {
+        let may_repeat = self.may_repeat();
+        let (worker, service) = (&self.call.worker, &self.call.service);
+        let now = worker.clock.now();
+        let Some(latest) = self.live.last_mut() else { return };
+        latest.is_overdue = true;
+        let (endpoint, took) = (Rc::clone(&latest.endpoint), now.since(latest.started));
+        if took >= PATIENCE_MIN && service.usual_latency().is_none_or(|usual| took >= usual * PATIENCE) {
+            service.judge(&endpoint, took, silence(&endpoint, latest.started), now, false);
+        }
+        if !may_repeat || !service.has_another(&self.tried, &endpoint) || !take_token(service, now) {
+            return;
+        }
+        endpoint.counters.timed_out.add(1);
+        self.tried.push(endpoint);
+        if let Some(other) = self.choose(now) {
+            self.begin(other, now);
+        }
+    }
+
+    /// What follows from the end of one attempt: the answer, or another attempt, or none.
+    async fn judge(&mut self, endpoint: Rc<Endpoint>, outcome: Outcome) -> Result<Option<Answer>, Failure> {
+        let service = &self.call.service;
+        let may_repeat = self.may_repeat();
         if !matches!(outcome, Outcome::Unsent) {
-            history.sent += 1;
+            self.sent += 1;
         }
         match outcome {
             Outcome::Answered(answer) => {
-                if !(may_repeat && is_temporary(answer.response.status())) {
-                    return Ok(answer);
+                if !is_temporary(answer.head.status) {
+                    return Ok(Some(answer));
                 }
-                let now = worker.clock.now();
-                if !service.has_another(&history.tried, &endpoint) {
-                    // The only one left says when to come again, or its answer is the answer.
-                    let Some(wait) = worth_waiting(call, &answer.response, &history, now) else {
-                        return Ok(answer);
-                    };
+                if !self.live.is_empty() {
+                    self.tried.push(endpoint); // the other attempt may do better
+                    return Ok(None);
+                }
+                let now = self.call.worker.clock.now();
+                if !may_repeat {
+                    return Ok(Some(answer));
+                }
+                if service.has_another(&self.tried, &endpoint) {
                     if !take_token(service, now) {
-                        return Ok(answer);
+                        return Ok(Some(answer));
                     }
-                    answer.discard();
-                    history.waited += wait;
-                    worker.clock.sleep(wait).await;
-                    history.tried.clear();
-                    continue;
+                    self.tried.push(endpoint);
+                    return Ok(None);
                 }
+                // The only one left says when to come again, or its answer is the answer.
+                let Some(wait) = self.worth_waiting(&answer.head, now) else { return Ok(Some(answer)) };
                 if !take_token(service, now) {
-                    return Ok(answer);
+                    return Ok(Some(answer));
                 }
-                answer.discard();
-                history.tried.push(endpoint);
+                drop(answer);
+                self.waited += wait;
+                self.call.worker.clock.sleep(wait).await;
+                self.tried.clear();
+                Ok(None)
             }
             Outcome::Unsent => {
                 if !service.repeats() {
-                    return Err(Refusal::NoReplica(service.name.clone()));
+                    return Err(Refusal::NoReplica(service.name.clone()).into());
                 }
                 service.counters.repeats_unsent.add(1);
-                history.tried.push(endpoint);
+                self.tried.push(endpoint);
+                Ok(None)
             }
-            Outcome::GivenUp => history.tried.push(endpoint), // its token was taken when it was given up
-            Outcome::Overdue => return Err(Refusal::Deadline(service.name.clone())),
             Outcome::Broken => {
-                if !(may_repeat && take_token(service, worker.clock.now())) {
-                    return Err(Refusal::Broken(service.name.clone()));
+                self.tried.push(endpoint);
+                if !self.live.is_empty() {
+                    return Ok(None);
                 }
-                history.tried.push(endpoint);
+                if !(may_repeat && take_token(service, self.call.worker.clock.now())) {
+                    return Err(Refusal::Broken(service.name.clone()).into());
+                }
+                Ok(None)
+            }
+            Outcome::Client(error) => Err(Failure::Client(error)),
+        }
+    }
+
+    /// The request's time is over: whoever has it has been too slow.
+    fn blame_all(&mut self) {
+        let worker = &self.call.worker;
+        let now = worker.clock.now();
+        for live in &self.live {
+            let took = now.since(live.started);
+            let is_lagging = worker.is_lagging(live.started, took);
+            self.call.service.judge(
+                &live.endpoint,
+                took,
+                silence(&live.endpoint, live.started),
+                now,
+                is_lagging,
+            );
+            live.endpoint.counters.timed_out.add(1);
+            self.notes.end(live.number, now, AttemptEnd::Overdue, None);
+        }
+    }
+
+    /// Waits until a replica may take the request: for the next snapshot when none is ready, else for as long as replicas need
+    /// that have just failed it.
+    async fn wait_for_replica(&mut self, since: Stamp) -> Result<(), Failure> {
+        let (worker, service) = (&self.call.worker, &self.call.service);
+        let hold_left = service.policy.borrow().hold.saturating_sub(self.waited);
+        let left = self.call.deadline.since(since).min(hold_left);
+        if left.is_zero() || !service.repeats() {
+            return Err(Refusal::NoReplica(service.name.clone()).into());
+        }
+        let Some(_held) = worker.hold() else {
+            return Err(Refusal::TooManyHeld(service.name.clone()).into());
+        };
+        if self.waits == 0 {
+            service.counters.held.add(1);
+        }
+        let backoff = BACKOFF_FIRST.saturating_mul(1 << self.waits.min(8)).min(BACKOFF_MAX);
+        // Until a probe that fails may be what is wrong.
+        let until_desperate = FAIL_OPEN_AFTER.saturating_sub(self.waited);
+        let limit = match (service.is_ready(), until_desperate.is_zero()) {
+            (false, false) => until_desperate.min(left),
+            _ => backoff.min(left),
+        };
+        // Over or changed, the loop looks again.
+        let _changed_or_over = worker.clock.timeout(limit, worker.newer_snapshot()).await;
+        worker.refresh();
+        self.waits += 1;
+        self.waited += worker.clock.now().since(since);
+        self.tried.clear();
+        Ok(())
+    }
+
+    /// How long to wait before the only replica is asked again, when it says so and there is time.
+    fn worth_waiting(&self, head: &ResponseHead, now: Stamp) -> Option<Duration> {
+        let wait =
+            headers::retry_after(&head.fields).filter(|_| head.status == StatusCode::SERVICE_UNAVAILABLE)?;
+        let hold_left = self.call.service.policy.borrow().hold.saturating_sub(self.waited);
+        (wait <= hold_left && now.plus(wait) < self.call.deadline).then_some(wait.max(BACKOFF_FIRST))
+    }
+}
+
+/// What the silence of a replica shows.
+fn silence(endpoint: &Endpoint, since: Stamp) -> Evidence {
+    if endpoint.has_answered_since(since) { Evidence::Slow } else { Evidence::Silent }
+}
+
+/// Tries one replica once, on a connection that is there or on a new one.
+async fn attempt(call: &Call, outgoing: &Outgoing, in_flight: InFlight, patience: Duration) -> Outcome {
+    let connect_max = call.worker.limits.get().connect_max.min(patience.max(PATIENCE_MIN));
+    if call.service.policy.borrow().protocol == Protocol::Http2 {
+        over_h2(call, outgoing, in_flight, connect_max).await
+    } else {
+        over_h1(call, outgoing, in_flight, connect_max).await
+    }
+}
+
+async fn over_h1(call: &Call, outgoing: &Outgoing, in_flight: InFlight, connect_max: Duration) -> Outcome {
+    let (worker, endpoint) = (&call.worker, in_flight.endpoint());
+    let is_head = outgoing.head.method == Method::HEAD;
+    // Each connection that turns out to have been closed while it lay idle gives the request back unsent.
+    loop {
+        let pooled = endpoint.take_idle(in_flight.started());
+        let is_new = pooled.is_none();
+        let opened = match pooled {
+            Some(connected) => Some(connected),
+            None => {
+                let opening = Connected::open(worker.net, endpoint.address, &worker.buffers);
+                open(call, &in_flight, connect_max, opening).await
+            }
+        };
+        let Some(mut connected) = opened else { return Outcome::Unsent };
+        let left = call.deadline.since(in_flight.started());
+        let mut outflow = outgoing.source.outflow();
+        connected.begin(&outgoing.head, outgoing.source.framing(), headers::deadline_millis(left));
+        connected.join(&mut outflow);
+        let answered = std::future::poll_fn(|cx| connected.poll_answer(cx, &mut outflow, is_head)).await;
+        match answered {
+            Err(Unanswered::Unsent(_)) if !is_new => {}
+            Err(error) => return unanswered(call, &in_flight, error),
+            Ok(head) => {
+                answered_well(call, &in_flight, head.status);
+                let body = if head.status == StatusCode::SWITCHING_PROTOCOLS {
+                    AnswerBody::Upgraded(connected, in_flight)
+                } else {
+                    let reader = BodyReader::new(head.framing);
+                    let keeps_alive = head.keeps_alive;
+                    let answer = H1Answer { connected, reader, outflow, keeps_alive, in_flight };
+                    AnswerBody::H1(Box::new(answer))
+                };
+                return Outcome::Answered(Answer { head, body });
             }
         }
     }
 }
 
-/// Tries one replica once, on a connection that is there or on a new one.
-async fn attempt(
-    call: &Call,
-    endpoint: &Rc<Endpoint>,
-    outgoing: &mut Outgoing,
-    history: &History,
-    may_repeat: bool,
-) -> Outcome {
-    let (worker, service) = (&call.worker, &call.service);
-    let started = worker.clock.now();
-    let in_flight = InFlight::new(endpoint, started);
-    let left = call.deadline.since(started);
-    let patience = patience(service, history.sent).min(left);
-    let mut request = outgoing.for_attempt(left);
-    // Each connection that turns out to have been closed while it lay idle gives the request back unsent.
+async fn over_h2(call: &Call, outgoing: &Outgoing, in_flight: InFlight, connect_max: Duration) -> Outcome {
+    let (worker, endpoint) = (&call.worker, in_flight.endpoint());
+    let is_head = outgoing.head.method == Method::HEAD;
     loop {
-        let pooled = endpoint.take_idle(started);
-        let is_new = pooled.is_none();
-        let opened = match pooled {
-            Some(connected) => Some(connected),
-            None => open(call, &in_flight, worker.limits.connect_max.min(patience)).await,
+        let mut shared = endpoint.h2.with_room();
+        // One at a time opens a connection, unless that takes too long.
+        let turn = match shared {
+            Some(_) => None,
+            None => worker.clock.timeout(connect_max, endpoint.h2.turn()).await.ok(),
         };
-        let Some(mut connected) = opened else {
-            outgoing.restore(request);
-            return Outcome::Unsent;
+        if shared.is_none() {
+            shared = endpoint.h2.with_room();
+        }
+        let is_new = shared.is_none();
+        let opened = match shared {
+            Some(connection) => Some(connection),
+            None => {
+                let opening = Multiplexed::open(worker.net, endpoint.address);
+                open(call, &in_flight, connect_max, opening).await.map(|(connection, driver)| {
+                    worker.spawn(driver);
+                    endpoint.h2.add(connection.clone());
+                    connection
+                })
+            }
         };
-        let answered = {
-            let mut answering = pin!(connected.send(request));
-            wait_for_answer(call, &in_flight, answering.as_mut(), patience, may_repeat, history).await
+        let Some(connection) = opened else { return Outcome::Unsent };
+        drop(turn);
+        let left = call.deadline.since(in_flight.started());
+        let begun = connection.begin(&outgoing.head, left, outgoing.source.outflow()).await;
+        let answered = match begun {
+            Ok(mut exchange) => std::future::poll_fn(|cx| exchange.poll_answer(cx, is_head)).await,
+            Err(error) => Err(error),
         };
         match answered {
-            Awaited::GivenUp => {
-                endpoint.counters.attempts.add(1);
-                return Outcome::GivenUp;
+            // A connection that has had its time: the next one is new.
+            Err(Unanswered::Unsent(_)) if !is_new && connection.has_ended() => {}
+            Err(error) => return unanswered(call, &in_flight, error),
+            Ok((head, receiving, sending)) => {
+                let is_unavailable = head.fields.named("grpc-status").is_some_and(|status| status == b"14");
+                let status = if is_unavailable { StatusCode::SERVICE_UNAVAILABLE } else { head.status };
+                answered_well(call, &in_flight, status);
+                let body = AnswerBody::H2(Box::new(H2Answer { receiving, sending, in_flight }));
+                return Outcome::Answered(Answer { head, body });
             }
-            Awaited::Overdue => {
-                endpoint.counters.attempts.add(1);
-                return Outcome::Overdue;
+        }
+    }
+}
+
+/// Takes in an answer's status and time.
+fn answered_well(call: &Call, in_flight: &InFlight, status: StatusCode) {
+    let (now, endpoint) = (call.worker.clock.now(), in_flight.endpoint());
+    let took = now.since(in_flight.started());
+    endpoint.counters.attempts.add(1);
+    endpoint.counters.answered.count(status);
+    endpoint.counters.latency_sum_micros.add_micros(took);
+    let evidence = if is_temporary(status) { Evidence::Failed } else { Evidence::Answered };
+    in_flight.is_judged();
+    call.service.judge(endpoint, took, evidence, now, false);
+    call.service.judge_pace(in_flight, took, true, now, call.worker.is_lagging(in_flight.started(), took));
+}
+
+/// Takes in that there is no answer.
+fn unanswered(call: &Call, in_flight: &InFlight, error: Unanswered) -> Outcome {
+    let (now, endpoint) = (call.worker.clock.now(), in_flight.endpoint());
+    let took = now.since(in_flight.started());
+    let instance = &endpoint.instance;
+    match error {
+        Unanswered::Unsent(error) => {
+            tracing::debug!(%instance, %error, "a replica took no request");
+            endpoint.counters.refused.add(1);
+            in_flight.is_judged();
+            in_flight.tells_no_pace();
+            call.service.judge(endpoint, took, Evidence::Refused, now, false);
+            Outcome::Unsent
+        }
+        Unanswered::Client(error) => {
+            in_flight.is_judged();
+            in_flight.tells_no_pace();
+            Outcome::Client(error)
+        }
+        Unanswered::Broken(_) | Unanswered::Bad(_) => {
+            match &error {
+                Unanswered::Bad(bad) => tracing::warn!(%instance, %bad, "a replica's answer is not one"),
+                Unanswered::Broken(error) => tracing::debug!(%instance, %error, "a replica broke off"),
+                _ => {}
             }
-            Awaited::Done(Err(Unanswered::Unsent(unsent))) => {
-                if is_new {
-                    endpoint.counters.refused.add(1);
-                    service.judge(&in_flight, Evidence::Refused, worker.clock.now(), false);
-                    outgoing.restore(*unsent);
-                    return Outcome::Unsent;
-                }
-                request = *unsent;
-            }
-            Awaited::Done(Err(Unanswered::Broken(error))) => {
-                tracing::debug!(instance = %endpoint.instance, %error, "a replica broke off");
-                endpoint.counters.attempts.add(1);
-                endpoint.counters.broken.add(1);
-                service.judge(&in_flight, Evidence::Failed, worker.clock.now(), false);
-                return Outcome::Broken;
-            }
-            Awaited::Done(Ok(response)) => {
-                let now = worker.clock.now();
-                endpoint.counters.attempts.add(1);
-                endpoint.counters.answered.count(response.status());
-                endpoint.counters.latency_sum_micros.add_micros(now.since(started));
-                let evidence =
-                    if is_temporary(response.status()) { Evidence::Failed } else { Evidence::Answered };
-                service.judge(&in_flight, evidence, now, false);
-                return Outcome::Answered(Answer { response, upstream: Upstream { connected, in_flight } });
-            }
+            endpoint.counters.attempts.add(1);
+            endpoint.counters.broken.add(1);
+            in_flight.is_judged();
+            in_flight.tells_no_pace();
+            call.service.judge(endpoint, took, Evidence::Failed, now, false);
+            Outcome::Broken
         }
     }
 }
 
 /// Opens a connection, or judges the replica that does not take one.
-async fn open(call: &Call, in_flight: &InFlight, limit: Duration) -> Option<Box<Connected>> {
+async fn open<T>(
+    call: &Call,
+    in_flight: &InFlight,
+    limit: Duration,
+    opening: impl Future<Output = io::Result<T>>,
+) -> Option<T> {
     let (worker, endpoint, started) = (&call.worker, in_flight.endpoint(), in_flight.started());
-    let opened = worker.clock.timeout(limit, Connected::open(worker.net, endpoint.address)).await;
+    let opened = worker.clock.timeout(limit, opening).await;
     let now = worker.clock.now();
     let evidence = match opened {
-        Ok(Ok(connected)) => {
+        Ok(Ok(connection)) => {
             in_flight.restart(now);
-            return Some(connected);
+            return Some(connection);
         }
         Ok(Err(error)) if is_own_trouble(&error) => {
             tracing::error!(%error, "cannot open connections");
@@ -281,7 +628,9 @@ async fn open(call: &Call, in_flight: &InFlight, limit: Duration) -> Option<Box<
         Err(_) => Evidence::Silent,
     };
     endpoint.counters.refused.add(1);
-    call.service.judge(in_flight, evidence, now, worker.is_lagging(started, limit));
+    in_flight.is_judged();
+    in_flight.tells_no_pace();
+    call.service.judge(endpoint, now.since(started), evidence, now, worker.is_lagging(started, limit));
     None
 }
 
@@ -291,112 +640,6 @@ fn is_own_trouble(error: &io::Error) -> bool {
     const TOO_MANY_FILES: [i32; 2] = [23, 24];
     matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory)
         || error.raw_os_error().is_some_and(|code| TOO_MANY_FILES.contains(&code))
-}
-
-/// What waiting for an answer came to.
-enum Awaited<T> {
-    Done(T),
-    GivenUp,
-    Overdue,
-}
-
-/// Waits for an answer: with patience first, then, if the request cannot go elsewhere, until its time is over.
-async fn wait_for_answer<T>(
-    call: &Call,
-    in_flight: &InFlight,
-    mut answering: Pin<&mut impl Future<Output = T>>,
-    patience: Duration,
-    may_repeat: bool,
-    history: &History,
-) -> Awaited<T> {
-    let (worker, service, endpoint) = (&call.worker, &call.service, in_flight.endpoint());
-    let left = |now: Stamp| call.deadline.since(now);
-    let mut extensions = 0;
-    if patience < left(in_flight.started()) {
-        loop {
-            let since = worker.clock.now();
-            if let Ok(done) = worker.clock.timeout(patience.min(left(since)), answering.as_mut()).await {
-                return Awaited::Done(done);
-            }
-            if extensions == EXTENSIONS_MAX || !worker.is_lagging(since, patience) {
-                break;
-            }
-            extensions += 1;
-        }
-        let now = worker.clock.now();
-        let evidence =
-            if endpoint.has_answered_since(in_flight.started()) { Evidence::Slow } else { Evidence::Silent };
-        service.judge(in_flight, evidence, now, false);
-        let can_go_elsewhere = may_repeat && service.has_another(&history.tried, endpoint);
-        if can_go_elsewhere && left(now) > Duration::ZERO && take_token(service, now) {
-            endpoint.counters.timed_out.add(1);
-            return Awaited::GivenUp;
-        }
-    }
-    match worker.clock.timeout(left(worker.clock.now()), answering).await {
-        Ok(done) => Awaited::Done(done),
-        Err(_) => {
-            let now = worker.clock.now();
-            let evidence = if endpoint.has_answered_since(in_flight.started()) {
-                Evidence::Slow
-            } else {
-                Evidence::Silent
-            };
-            service.judge(
-                in_flight,
-                evidence,
-                now,
-                worker.is_lagging(in_flight.started(), now.since(in_flight.started())),
-            );
-            endpoint.counters.timed_out.add(1);
-            Awaited::Overdue
-        }
-    }
-}
-
-/// How long the attempt after `sent` others waits before another replica looks better.
-fn patience(service: &Service, sent: u32) -> Duration {
-    let first =
-        service.usual_latency().map_or(PATIENCE_UNKNOWN, |usual| (usual * PATIENCE).max(PATIENCE_MIN));
-    first.saturating_mul(PATIENCE_GROWTH.saturating_pow(sent))
-}
-
-/// Waits until a replica may take the request: for the next snapshot when none is ready, else for as long as replicas need that
-/// have just failed it.
-async fn wait_for_replica(call: &Call, history: &mut History) -> Result<(), Refusal> {
-    let (worker, service) = (&call.worker, &call.service);
-    let since = worker.clock.now();
-    let hold_left = service.policy.get().hold_max.saturating_sub(history.waited);
-    let left = call.deadline.since(since).min(hold_left);
-    if left.is_zero() || !service.repeats() {
-        return Err(Refusal::NoReplica(service.name.clone()));
-    }
-    let Some(_held) = worker.hold() else { return Err(Refusal::TooManyHeld(service.name.clone())) };
-    if history.waits == 0 {
-        service.counters.held.add(1);
-    }
-    let backoff = BACKOFF_FIRST.saturating_mul(1 << history.waits.min(8)).min(BACKOFF_MAX);
-    let limit = if service.is_ready() { backoff.min(left) } else { left };
-    // Over or changed, the loop looks again.
-    let _changed_or_over = worker.clock.timeout(limit, worker.newer_snapshot()).await;
-    worker.refresh();
-    history.waits += 1;
-    history.waited += worker.clock.now().since(since);
-    history.tried.clear();
-    Ok(())
-}
-
-/// How long to wait before the only replica is asked again, when it says so and there is time.
-fn worth_waiting(
-    call: &Call,
-    response: &Response<Incoming>,
-    history: &History,
-    now: Stamp,
-) -> Option<Duration> {
-    let wait = headers::retry_after(response.headers())
-        .filter(|_| response.status() == StatusCode::SERVICE_UNAVAILABLE)?;
-    let hold_left = call.service.policy.get().hold_max.saturating_sub(history.waited);
-    (wait <= hold_left && now.plus(wait) < call.deadline).then_some(wait.max(BACKOFF_FIRST))
 }
 
 /// Takes what one more attempt costs from the service's retry budget.

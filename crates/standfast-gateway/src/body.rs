@@ -1,273 +1,297 @@
-//! Bodies on their way through.
+//! Bodies on their way through, whatever protocol they come by and go by.
 
-use std::collections::VecDeque;
-use std::pin::Pin;
-use std::sync::Arc;
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::HeaderMap;
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
-use crate::client::{Activity, Busy};
+use crate::client::{BodyError, Client, Conn};
 use crate::pool::InFlight;
-use crate::upstream::Connected;
+use crate::upstream::h1::Connected;
+use crate::upstream::h2::{Progress, Receiving};
+use crate::wire::{BodyReader, Fields, Framing, Next, Part, Step};
 
-/// What goes to a replica.
-pub(crate) enum RequestBody {
+/// A client's body that comes bit by bit.
+#[derive(Clone)]
+pub(crate) enum Inflow {
+    H1(Rc<RefCell<Conn>>, Rc<Client>),
+    H2(Rc<RefCell<Receiving>>),
+}
+
+impl Inflow {
+    /// Reads on.
+    pub(crate) fn poll_next(
+        &self,
+        cx: &mut Context<'_>,
+        sink: &mut dyn FnMut(Part<'_>),
+    ) -> Poll<Result<Step, BodyError>> {
+        match self {
+            Self::H1(conn, client) => {
+                let polled = conn.borrow_mut().poll_body(cx, sink);
+                client.activity.waits_for_body(polled.is_pending());
+                polled
+            }
+            Self::H2(receiving) => receiving.borrow_mut().poll_next(cx, sink),
+        }
+    }
+}
+
+/// The body of a request.
+#[derive(Clone)]
+pub(crate) enum Source {
     Empty,
     /// Held whole, to be sent again.
     Kept {
-        data: Option<Bytes>,
-        trailers: Option<HeaderMap>,
+        data: Bytes,
+        trailers: Option<Fields>,
     },
-    /// On its way from the client: what was read already, and the rest. It can be sent once.
+    /// On its way from the client: it can be sent once.
     Streamed {
-        first: VecDeque<Bytes>,
-        rest: Incoming,
-        activity: Arc<Activity>,
+        inflow: Inflow,
+        framing: Framing,
     },
 }
 
-impl RequestBody {
-    /// A body as it comes from the client.
-    pub(crate) fn streamed(body: Incoming, activity: &Arc<Activity>) -> Self {
-        if body.is_end_stream() {
-            return Self::Empty;
-        }
-        Self::Streamed { first: VecDeque::new(), rest: body, activity: Arc::clone(activity) }
-    }
-
-    /// Reads a body whole so that it can be sent again; one of more than `bytes_max` stays a stream.
+impl Source {
+    /// Reads a body whole, so that it can be sent again; one of more than `bytes_max` stays as it is, as far as it was not read.
     ///
     /// # Errors
-    /// The client broke off.
-    pub(crate) async fn kept(
-        body: Incoming,
-        activity: &Arc<Activity>,
-        bytes_max: usize,
-    ) -> hyper::Result<Self> {
-        let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-        if body.is_end_stream() || announced > bytes_max {
-            return Ok(Self::streamed(body, activity));
+    /// The client broke off, or its body is not legal.
+    pub(crate) async fn kept(self, bytes_max: usize) -> Result<Self, BodyError> {
+        let Self::Streamed { inflow, framing } = self else { return Ok(self) };
+        let fits = matches!(framing, Framing::Length(length) if length <= bytes_max as u64);
+        if !fits {
+            // Of an unknown length nothing is read ahead: what does not fit would have to be held and streamed both.
+            return Ok(Self::Streamed { inflow, framing });
         }
-        let (mut first, mut length, mut trailers, mut rest) = (VecDeque::new(), 0, None, body);
-        while let Some(frame) = next_frame(&mut rest, activity).await {
-            match frame?.into_data() {
-                Ok(data) => {
-                    length += data.len();
-                    first.push_back(data);
-                    if length > bytes_max {
-                        return Ok(Self::Streamed { first, rest, activity: Arc::clone(activity) });
-                    }
-                }
-                Err(frame) => trailers = frame.into_trailers().ok(),
+        let mut data = Vec::new();
+        loop {
+            let step = std::future::poll_fn(|cx| {
+                inflow.poll_next(cx, &mut |part| data.extend_from_slice(part.as_slice()))
+            });
+            if let Step::End(trailers) = step.await? {
+                return Ok(Self::Kept { data: data.into(), trailers });
             }
         }
-        Ok(Self::Kept { data: joined(first, length), trailers })
     }
 
-    /// The same body once more, when it can be sent again.
-    pub(crate) fn again(&self) -> Option<Self> {
+    pub(crate) const fn can_be_sent_again(&self) -> bool {
+        !matches!(self, Self::Streamed { .. })
+    }
+
+    /// Whether a body over HTTP/2 comes on.
+    pub(crate) fn progress(&self) -> Option<Progress> {
         match self {
-            Self::Empty => Some(Self::Empty),
-            Self::Kept { data, trailers } => {
-                Some(Self::Kept { data: data.clone(), trailers: trailers.clone() })
-            }
-            Self::Streamed { .. } => None,
-        }
-    }
-}
-
-fn joined(mut chunks: VecDeque<Bytes>, length: usize) -> Option<Bytes> {
-    match chunks.len() {
-        0 | 1 => chunks.pop_front(),
-        _ => {
-            let mut whole = Vec::with_capacity(length);
-            chunks.iter().for_each(|chunk| whole.extend_from_slice(chunk));
-            Some(whole.into())
-        }
-    }
-}
-
-async fn next_frame(body: &mut Incoming, activity: &Activity) -> Option<hyper::Result<Frame<Bytes>>> {
-    std::future::poll_fn(|cx| {
-        let polled = Pin::new(&mut *body).poll_frame(cx);
-        activity.waits_for_body(polled.is_pending());
-        polled
-    })
-    .await
-}
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        match self.get_mut() {
-            Self::Empty => Poll::Ready(None),
-            Self::Kept { data, trailers } => Poll::Ready(
-                data.take().map(Frame::data).or_else(|| trailers.take().map(Frame::trailers)).map(Ok),
-            ),
-            Self::Streamed { first, rest, activity } => match first.pop_front() {
-                Some(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
-                None => {
-                    let polled = Pin::new(rest).poll_frame(cx);
-                    activity.waits_for_body(polled.is_pending());
-                    polled
-                }
-            },
+            Self::Streamed { inflow: Inflow::H2(receiving), .. } => Some(receiving.borrow().progress()),
+            _ => None,
         }
     }
 
-    fn is_end_stream(&self) -> bool {
+    /// How the body is framed towards a replica.
+    pub(crate) fn framing(&self) -> Framing {
         match self {
-            Self::Empty => true,
-            Self::Kept { data, trailers } => data.is_none() && trailers.is_none(),
-            Self::Streamed { first, rest, .. } => first.is_empty() && rest.is_end_stream(),
+            Self::Empty => Framing::None,
+            Self::Kept { trailers: Some(_), .. } => Framing::Chunked,
+            Self::Kept { data, .. } => Framing::Length(data.len() as u64),
+            Self::Streamed { framing, .. } => *framing,
         }
     }
 
-    fn size_hint(&self) -> SizeHint {
-        let exact = |length: usize| SizeHint::with_exact(u64::try_from(length).unwrap_or(u64::MAX));
+    /// The body for one attempt.
+    pub(crate) fn outflow(&self) -> Outflow {
         match self {
-            Self::Empty => exact(0),
-            // With trailers the length must not be announced: they need the chunked coding.
-            Self::Kept { trailers: Some(_), .. } => SizeHint::default(),
-            Self::Kept { data, .. } => exact(data.as_ref().map_or(0, Bytes::len)),
-            Self::Streamed { first, rest, .. } => {
-                let read = u64::try_from(first.iter().map(Bytes::len).sum::<usize>()).unwrap_or(u64::MAX);
-                rest.size_hint()
-                    .exact()
-                    .map_or_else(SizeHint::default, |left| SizeHint::with_exact(left + read))
+            Self::Empty => Outflow::Done,
+            Self::Kept { data, trailers } => Outflow::Kept { data: data.clone(), trailers: trailers.clone() },
+            Self::Streamed { inflow, framing } => {
+                Outflow::Streamed { inflow: inflow.clone(), is_chunked: *framing == Framing::Chunked }
             }
         }
     }
 }
 
-/// What goes to the client.
-pub(crate) struct ResponseBody {
-    kind: Kind,
-    /// Says that the client's connection is free again once the body has gone.
-    _busy: Busy,
+/// What is left to send of a request's body.
+pub(crate) enum Outflow {
+    Done,
+    Kept { data: Bytes, trailers: Option<Fields> },
+    Streamed { inflow: Inflow, is_chunked: bool },
 }
 
-enum Kind {
-    Whole(Option<Bytes>),
-    Streamed(Box<Streamed>),
+impl Outflow {
+    pub(crate) const fn is_done(&self) -> bool {
+        matches!(self, Self::Done)
+    }
 }
 
-/// An answer on its way: the connection that it comes over is driven from here.
-struct Streamed {
-    first: Option<Frame<Bytes>>,
-    incoming: Incoming,
-    upstream: Option<Upstream>,
-    activity: Arc<Activity>,
+/// The body of an answer, and what it comes over.
+pub(crate) enum AnswerBody {
+    Empty,
+    /// Made by the gateway, or read whole.
+    Whole(Bytes),
+    H1(Box<H1Answer>),
+    H2(Box<H2Answer>),
+    /// The replica speaks another protocol now.
+    Upgraded(Box<Connected>, InFlight),
 }
 
-/// The connection that an answer's body comes over, and its entry among the requests in flight.
-pub(crate) struct Upstream {
+/// An answer's body over HTTP/1.1, with what is left of the request's.
+pub(crate) struct H1Answer {
     pub(crate) connected: Box<Connected>,
+    pub(crate) reader: BodyReader,
+    pub(crate) outflow: Outflow,
+    pub(crate) keeps_alive: bool,
     pub(crate) in_flight: InFlight,
 }
 
-impl Upstream {
-    /// The answer is complete: the connection can serve the next request.
-    fn finish(self) {
-        self.in_flight.endpoint().keep(self.connected);
-    }
+/// An answer's body over HTTP/2, with what is left of the request's.
+pub(crate) struct H2Answer {
+    pub(crate) receiving: Receiving,
+    pub(crate) sending: Option<crate::upstream::h2::Sending>,
+    pub(crate) in_flight: InFlight,
+}
 
-    /// Drops a body that nobody reads; the connection is kept when the body has arrived whole, else it goes with it.
-    pub(crate) fn finish_with(self, mut incoming: Incoming) {
-        if self.connected.poll_slot(&mut incoming).is_ready() && incoming.is_end_stream() {
+/// An answer that broke off in its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BrokenOff;
+
+impl AnswerBody {
+    /// Reads on; the connection is given back as soon as the answer is complete.
+    pub(crate) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut dyn FnMut(Part<'_>),
+    ) -> Poll<Result<Step, BrokenOff>> {
+        let polled = match self {
+            Self::Empty | Self::Upgraded(..) => return Poll::Ready(Ok(Step::End(None))),
+            Self::Whole(data) => {
+                let data = std::mem::take(data);
+                *self = Self::Empty;
+                if data.is_empty() {
+                    return Poll::Ready(Ok(Step::End(None)));
+                }
+                sink(Part::Whole(data));
+                return Poll::Ready(Ok(Step::Data));
+            }
+            Self::H1(answer) => answer.poll_next(cx, sink),
+            Self::H2(answer) => answer.poll_next(cx, sink),
+        };
+        if let Poll::Ready(Ok(Step::End(_)) | Err(_)) = polled {
             self.finish();
         }
+        polled
+    }
+
+    /// Sends on what is left of the request, while nobody takes the answer.
+    pub(crate) fn send_request(&mut self, cx: &mut Context<'_>) {
+        match self {
+            Self::Empty | Self::Whole(_) | Self::Upgraded(..) => {}
+            Self::H1(answer) => answer.send_request(cx),
+            Self::H2(answer) => answer.send_request(cx),
+        }
+    }
+
+    /// Lets go of a body; the connection is kept when it can serve another request.
+    pub(crate) fn finish(&mut self) {
+        if let Self::H1(answer) = std::mem::replace(self, Self::Empty) {
+            answer.finish();
+        }
+    }
+
+    /// Whether the request is still being sent while it is answered.
+    pub(crate) fn is_sending(&self) -> bool {
+        match self {
+            Self::H1(answer) => answer.is_sending(),
+            Self::H2(answer) => answer.sending.is_some(),
+            Self::Empty | Self::Whole(_) | Self::Upgraded(..) => false,
+        }
+    }
+
+    /// Whether it has been read to its end without waiting.
+    pub(crate) fn is_complete(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Whole(data) => data.is_empty(),
+            Self::H1(answer) => answer.reader.is_done(),
+            Self::H2(_) | Self::Upgraded(..) => false,
+        }
     }
 }
 
-impl ResponseBody {
-    /// A body that the gateway made.
-    pub(crate) fn whole(data: impl Into<Bytes>, busy: Busy) -> Self {
-        Self { kind: Kind::Whole(Some(data.into()).filter(|data| !data.is_empty())), _busy: busy }
-    }
-
-    /// A replica's answer. One that has arrived together with its head frees the replica's connection at once.
-    pub(crate) fn upstream(mut incoming: Incoming, upstream: Upstream, busy: Busy) -> Self {
-        let first = match upstream.connected.poll_slot(&mut incoming) {
-            Poll::Ready(Some(Ok(frame))) => Some(frame),
-            Poll::Ready(None) => None,
-            // An error is seen again, since the driver has ended: the first poll of the body reports it.
-            Poll::Ready(Some(Err(_))) | Poll::Pending => {
-                return Self::streamed(None, incoming, upstream, busy);
+impl H1Answer {
+    fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut dyn FnMut(Part<'_>),
+    ) -> Poll<Result<Step, BrokenOff>> {
+        self.send_request(cx);
+        loop {
+            let unread = self.connected.buffer.unread();
+            match self.reader.next(unread).map_err(|_| BrokenOff)? {
+                Next::Data { consumed, data } => {
+                    sink(Part::Slice(&unread[consumed - data..consumed]));
+                    self.connected.buffer.consume(consumed);
+                    return Poll::Ready(Ok(Step::Data));
+                }
+                Next::End { consumed, trailers } => {
+                    self.connected.buffer.consume(consumed);
+                    return Poll::Ready(Ok(Step::End(trailers)));
+                }
+                Next::More { consumed } => self.connected.buffer.consume(consumed),
             }
-        };
-        if !incoming.is_end_stream() && first.is_some() || first.as_ref().is_some_and(Frame::is_trailers) {
-            return Self::streamed(first, incoming, upstream, busy);
-        }
-        upstream.finish();
-        Self { kind: Kind::Whole(first.and_then(|frame| frame.into_data().ok())), _busy: busy }
-    }
-
-    fn streamed(first: Option<Frame<Bytes>>, incoming: Incoming, upstream: Upstream, busy: Busy) -> Self {
-        let activity = Arc::clone(busy.activity());
-        let streamed = Streamed { first, incoming, upstream: Some(upstream), activity };
-        Self { kind: Kind::Streamed(Box::new(streamed)), _busy: busy }
-    }
-}
-
-impl Streamed {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        if let Some(first) = self.first.take() {
-            return Poll::Ready(Some(Ok(first)));
-        }
-        let Some(upstream) = &mut self.upstream else { return Poll::Ready(None) };
-        let mut polled = upstream.connected.poll_slot(&mut self.incoming);
-        if polled.is_pending() {
-            upstream.connected.drive(cx);
-            polled = upstream.connected.poll_slot(&mut self.incoming);
-        }
-        self.activity.waits_for_body(polled.is_pending());
-        let frame = ready!(polled);
-        let is_over = match &frame {
-            None => true,
-            Some(Ok(frame)) => frame.is_trailers() || self.incoming.is_end_stream(),
-            Some(Err(_)) => false,
-        };
-        if is_over && let Some(upstream) = self.upstream.take() {
-            upstream.finish();
-        }
-        Poll::Ready(frame)
-    }
-}
-
-impl Body for ResponseBody {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        match &mut self.get_mut().kind {
-            Kind::Whole(data) => Poll::Ready(data.take().map(Frame::data).map(Ok)),
-            Kind::Streamed(streamed) => streamed.poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.kind {
-            Kind::Whole(data) => data.is_none(),
-            Kind::Streamed(streamed) => streamed.first.is_none() && streamed.incoming.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let length = |data: &Bytes| u64::try_from(data.len()).unwrap_or(u64::MAX);
-        match &self.kind {
-            Kind::Whole(data) => SizeHint::with_exact(data.as_ref().map_or(0, length)),
-            Kind::Streamed(streamed) => {
-                let read = streamed.first.as_ref().and_then(Frame::data_ref).map_or(0, length);
-                let left = streamed.incoming.size_hint().exact();
-                left.map_or_else(SizeHint::default, |left| SizeHint::with_exact(left + read))
+            match ready!(self.connected.poll_fill(cx)) {
+                Ok(1..) => {}
+                Ok(0) if self.reader == BodyReader::UntilClose => {
+                    self.reader = BodyReader::Done;
+                    return Poll::Ready(Ok(Step::End(None)));
+                }
+                _ => return Poll::Ready(Err(BrokenOff)),
             }
+        }
+    }
+
+    /// A client may send while it is answered: what fails there shows in the answer, or at its end.
+    fn send_request(&mut self, cx: &mut Context<'_>) {
+        if self.is_sending() && matches!(self.connected.poll_send(cx, &mut self.outflow), Poll::Ready(Err(_)))
+        {
+            self.keeps_alive = false;
+        }
+    }
+
+    /// Whether some of the request is still to be sent.
+    const fn is_sending(&self) -> bool {
+        !self.outflow.is_done() || self.connected.has_unsent()
+    }
+
+    /// Gives the connection back, if the answer was read to its end and nothing is left to be sent.
+    pub(crate) fn finish(self) {
+        if self.keeps_alive && self.reader.is_done() && !self.is_sending() {
+            self.in_flight.endpoint().keep(self.connected);
+        }
+    }
+}
+
+impl H2Answer {
+    fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut dyn FnMut(Part<'_>),
+    ) -> Poll<Result<Step, BrokenOff>> {
+        self.send_request(cx);
+        let step = ready!(self.receiving.poll_next(cx, sink)).map_err(|_| BrokenOff)?;
+        if let Step::End(Some(trailers)) = &step
+            && trailers.named("grpc-status").is_some_and(|status| status == b"14")
+        {
+            // Unavailable: what an answer of 503 is elsewhere.
+            self.in_flight.fails_late();
+        }
+        Poll::Ready(Ok(step))
+    }
+
+    fn send_request(&mut self, cx: &mut Context<'_>) {
+        if let Some(sending) = &mut self.sending
+            && sending.poll(cx).is_ready()
+        {
+            self.sending = None;
         }
     }
 }

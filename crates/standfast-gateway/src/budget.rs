@@ -44,6 +44,12 @@ impl Budget {
         self.tokens >= 1.0
     }
 
+    /// How many it would give.
+    pub(crate) fn left(&mut self, now: Stamp) -> f64 {
+        self.refill(now);
+        self.tokens
+    }
+
     fn refill(&mut self, now: Stamp) {
         let earned = now.since(self.at).as_secs_f64() * FLOOR_PER_SECOND;
         (self.tokens, self.at) = ((self.tokens + earned).min(TOKENS_MAX), now);

@@ -1,53 +1,45 @@
 //! One client's connection: what it is doing, so that the sweep can close it when it takes too long, without a timer for each
-//! request.
+//! request; and the bytes of a client that speaks HTTP/1.1.
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use standfast_model::Stamp;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use crate::config::Limits;
+use crate::error::Refusal;
 use crate::headers::Forwarded;
 use crate::listener::ListenerKind;
+use crate::wire::{BodyReader, Buffer, Next, Part, RequestHead, Scanner, Step, Stream};
 
 /// The time as of the worker's last tick: exact enough for limits of seconds, and free.
-pub(crate) type CoarseClock = Arc<AtomicU64>;
+pub(crate) type CoarseClock = Rc<Cell<Stamp>>;
 
-const IDLE: u8 = 0;
-const HEAD: u8 = 1;
-const BUSY: u8 = 2;
-/// What an idle connection may keep of the memory for its last head.
-const RECENT_BYTES_KEPT: usize = 2 << 10;
-/// No wait.
-const NEVER: u64 = 0;
+/// What may remain allocated for what an idle connection wrote last.
+const OUT_BYTES_KEPT: usize = 4 << 10;
 
-/// What a client's connection is doing. (Atomics and a mutex only because hyper wants the stream of a connection that may
-/// switch protocols to be `Send`; one thread uses them.)
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// What a connection is busy with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Head,
+    Busy,
+}
+
+/// What a client's connection is doing, and since when.
 #[derive(Debug)]
 pub(crate) struct Activity {
     clock: CoarseClock,
-    phase: AtomicU8,
-    since: AtomicU64,
-    body_awaited_since: AtomicU64,
-    write_blocked_since: AtomicU64,
-    recent: Mutex<Recent>,
-}
-
-/// The bytes that the head of the current request was read in.
-#[derive(Debug, Default)]
-struct Recent {
-    bytes: Vec<u8>,
-    /// A request has been made of them already; what follows in them cannot be told from its body.
-    is_used: bool,
+    phase: Cell<Phase>,
+    since: Cell<Stamp>,
+    body_awaited_since: Cell<Option<Stamp>>,
+    write_blocked_since: Cell<Option<Stamp>>,
 }
 
 /// What is to be done with a connection.
@@ -61,21 +53,33 @@ pub(crate) enum Order {
 }
 
 impl Activity {
-    pub(crate) fn new(clock: &CoarseClock) -> Arc<Self> {
-        Arc::new(Self {
-            since: AtomicU64::new(clock.load(Ordering::Relaxed)),
-            clock: Arc::clone(clock),
-            phase: AtomicU8::new(IDLE),
-            body_awaited_since: AtomicU64::new(NEVER),
-            write_blocked_since: AtomicU64::new(NEVER),
-            recent: Mutex::default(),
-        })
+    pub(crate) fn new(clock: &CoarseClock) -> Self {
+        Self {
+            since: Cell::new(clock.get()),
+            clock: Rc::clone(clock),
+            phase: Cell::new(Phase::Idle),
+            body_awaited_since: Cell::default(),
+            write_blocked_since: Cell::default(),
+        }
     }
 
-    /// A request's head is complete; it runs until the result is dropped.
-    pub(crate) fn begin(self: &Arc<Self>) -> Busy {
-        self.enter(BUSY);
-        Busy(Arc::clone(self))
+    /// A request's head is being read.
+    pub(crate) fn reads_head(&self) {
+        if self.phase.get() == Phase::Idle {
+            self.enter(Phase::Head);
+        }
+    }
+
+    /// A request's head is complete; it runs until [`Activity::ends`].
+    pub(crate) fn begins(&self) {
+        self.enter(Phase::Busy);
+    }
+
+    /// Nothing runs any more.
+    pub(crate) fn ends(&self) {
+        self.waits_for_body(false);
+        self.waits_for_write(false);
+        self.enter(Phase::Idle);
     }
 
     /// Notes whether somebody waits for a part of a body now.
@@ -83,142 +87,47 @@ impl Activity {
         self.note(&self.body_awaited_since, is_waiting);
     }
 
-    /// Whether the head of the current request had a `Content-Length` beside its `Transfer-Encoding`. Hyper drops the former
-    /// silently; but who sends both may have made somebody before us see another request (RFC 9112, 6.1).
-    pub(crate) fn head_has_content_length(&self) -> bool {
-        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let head_end = recent.bytes.windows(4).position(|window| window == b"\r\n\r\n");
-        let head = &recent.bytes[..head_end.unwrap_or(recent.bytes.len())];
-        !recent.is_used
-            && head.split(|byte| *byte == b'\n').any(|line| {
-                line.get(..15).is_some_and(|start| start.eq_ignore_ascii_case(b"content-length:"))
-            })
+    /// Notes whether the client takes nothing at the moment.
+    pub(crate) fn waits_for_write(&self, is_waiting: bool) {
+        self.note(&self.write_blocked_since, is_waiting);
     }
 
     /// What the limits demand at `now`.
     pub(crate) fn judge(&self, now: Stamp, limits: &Limits) -> Order {
-        let over = |since: &AtomicU64, limit: Duration| {
-            let since = since.load(Ordering::Relaxed);
-            since != NEVER && now.since(Stamp::from_micros(since)) > limit
-        };
-        if over(&self.write_blocked_since, limits.body_stall_max) {
+        let is_over = |since: Stamp, limit: Duration| now.since(since) > limit;
+        let stalls =
+            |since: &Cell<Option<Stamp>>| since.get().is_some_and(|at| is_over(at, limits.body_stall_max));
+        if stalls(&self.write_blocked_since) {
             return Order::Abort;
         }
-        match self.phase.load(Ordering::Relaxed) {
-            IDLE if over(&self.since, limits.client_idle_max) => Order::Finish,
-            HEAD if over(&self.since, limits.header_read_max) => Order::Abort,
-            BUSY if over(&self.body_awaited_since, limits.body_stall_max) => Order::Abort,
+        match self.phase.get() {
+            Phase::Idle if is_over(self.since.get(), limits.client_idle_max) => Order::Finish,
+            Phase::Head if is_over(self.since.get(), limits.header_read_max) => Order::Abort,
+            Phase::Busy if stalls(&self.body_awaited_since) => Order::Abort,
             _ => Order::GoOn,
         }
     }
 
-    fn enter(&self, phase: u8) {
-        self.phase.store(phase, Ordering::Relaxed);
-        self.since.store(self.clock.load(Ordering::Relaxed), Ordering::Relaxed);
+    fn enter(&self, phase: Phase) {
+        self.phase.set(phase);
+        self.since.set(self.clock.get());
     }
 
-    fn note(&self, since: &AtomicU64, is_waiting: bool) {
-        if !is_waiting {
-            since.store(NEVER, Ordering::Relaxed);
-        } else if since.load(Ordering::Relaxed) == NEVER {
-            since.store(self.clock.load(Ordering::Relaxed), Ordering::Relaxed);
+    fn note(&self, since: &Cell<Option<Stamp>>, is_waiting: bool) {
+        match (is_waiting, since.get()) {
+            (true, None) => since.set(Some(self.clock.get())),
+            (true, Some(_)) => {}
+            (false, _) => since.set(None),
         }
-    }
-
-    fn has_read(&self, bytes: &[u8]) {
-        let phase = self.phase.load(Ordering::Relaxed);
-        if phase == BUSY {
-            return;
-        }
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if phase == IDLE {
-            recent.bytes.clear();
-            recent.is_used = false;
-            self.enter(HEAD);
-        }
-        recent.bytes.extend_from_slice(bytes);
-    }
-}
-
-/// A request that is running on a client's connection.
-#[derive(Debug)]
-pub(crate) struct Busy(Arc<Activity>);
-
-impl Busy {
-    pub(crate) const fn activity(&self) -> &Arc<Activity> {
-        &self.0
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        {
-            let mut recent = self.0.recent.lock().unwrap_or_else(PoisonError::into_inner);
-            recent.is_used = true;
-            if recent.bytes.capacity() > RECENT_BYTES_KEPT {
-                recent.bytes = Vec::new();
-            }
-        }
-        self.0.waits_for_body(false);
-        self.0.enter(IDLE);
-    }
-}
-
-/// A client's stream that notes what happens on it.
-#[derive(Debug)]
-pub(crate) struct Watched {
-    pub(crate) stream: TcpStream,
-    pub(crate) activity: Arc<Activity>,
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
-        if let Some(bytes @ [_, ..]) = buf.filled().get(before..) {
-            this.activity.has_read(bytes);
-        }
-        polled
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let polled = Pin::new(&mut this.stream).poll_write(cx, buf);
-        this.activity.note(&this.activity.write_blocked_since, polled.is_pending());
-        polled
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let polled = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
-        this.activity.note(&this.activity.write_blocked_since, polled.is_pending());
-        polled
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }
 
 /// A client's connection as the worker sees it.
 pub(crate) struct Client {
     pub(crate) kind: Rc<ListenerKind>,
-    pub(crate) activity: Arc<Activity>,
+    pub(crate) activity: Activity,
+    /// Where the client is: what the connection says, or the PROXY protocol.
+    pub(crate) peer: Cell<SocketAddr>,
     pub(crate) forwarded: RefCell<Forwarded>,
     order: Cell<Order>,
     /// Wakes the connection's task; set with its first poll.
@@ -227,13 +136,25 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(kind: Rc<ListenerKind>, peer: SocketAddr, clock: &CoarseClock) -> Self {
+        let scheme = kind.scheme();
         Self {
             kind,
             activity: Activity::new(clock),
-            forwarded: RefCell::new(Forwarded::new(peer.ip())),
+            peer: Cell::new(peer),
+            forwarded: RefCell::new(Forwarded::new(peer.ip(), scheme)),
             order: Cell::new(Order::GoOn),
             waker: RefCell::new(None),
         }
+    }
+
+    /// The client is not who opened the connection, but whom that one speaks for.
+    pub(crate) fn speaks_for(&self, peer: SocketAddr) {
+        self.peer.set(peer);
+        *self.forwarded.borrow_mut() = Forwarded::new(peer.ip(), self.kind.scheme());
+    }
+
+    pub(crate) fn address(&self) -> IpAddr {
+        self.peer.get().ip().to_canonical()
     }
 
     /// Gives an order to the connection's task; a stricter one that was given before stays.
@@ -254,16 +175,200 @@ impl Client {
         }
         self.order.get()
     }
+
+    /// Whether the connection is to end with the request that runs.
+    pub(crate) fn is_finishing(&self) -> bool {
+        self.order.get() != Order::GoOn
+    }
+}
+
+/// Why a client's body cannot be read to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum BodyError {
+    /// The client is gone.
+    Gone,
+    /// It is to be answered with this, and the connection closed.
+    Refused(Refusal),
+}
+
+/// A client's HTTP/1.1 connection: what was read, and what is to be written.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) stream: Stream,
+    pub(crate) buffer: Buffer,
+    pub(crate) out: Vec<u8>,
+    written: usize,
+    scanner: Scanner,
+    reader: BodyReader,
+    body_bytes_left: u64,
+    /// What is left to write of `100 Continue`, which is owed before the body is waited for.
+    continue_owed: &'static [u8],
+}
+
+/// What came instead of a request.
+#[derive(Debug)]
+pub(crate) enum NoRequest {
+    /// The client is gone, or said nothing more.
+    Closed,
+    Refused(Refusal),
+}
+
+impl Conn {
+    pub(crate) fn new(stream: Stream, buffer: Buffer) -> Self {
+        Self {
+            stream,
+            buffer,
+            out: Vec::new(),
+            written: 0,
+            scanner: Scanner::default(),
+            reader: BodyReader::Done,
+            body_bytes_left: 0,
+            continue_owed: b"",
+        }
+    }
+
+    /// Reads the next request's head.
+    pub(crate) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        activity: &Activity,
+        limits: &Limits,
+    ) -> Poll<Result<RequestHead, NoRequest>> {
+        loop {
+            // Some clients end a body with an empty line too many (RFC 9112, 2.2).
+            while self.buffer.unread().starts_with(b"\r\n") {
+                self.buffer.consume(2);
+            }
+            let unread = self.buffer.unread();
+            if !matches!(unread, [] | [b'\r']) {
+                activity.reads_head();
+                let refused = |refusal| Poll::Ready(Err(NoRequest::Refused(refusal)));
+                match self.scanner.end_of_head(unread) {
+                    Err(why) => return refused(Refusal::BadRequest(why)),
+                    Ok(Some(length)) if length <= limits.header_bytes_max => {
+                        self.scanner = Scanner::default();
+                        let head = match RequestHead::parse(&unread[..length], limits.header_count_max) {
+                            Ok(head) => head,
+                            Err(refusal) => return refused(refusal),
+                        };
+                        self.buffer.consume(length);
+                        self.buffer.release();
+                        self.reader = BodyReader::new(head.framing);
+                        self.body_bytes_left = limits.body_bytes_max;
+                        self.continue_owed = if head.expects_continue { CONTINUE } else { b"" };
+                        return Poll::Ready(Ok(head));
+                    }
+                    Ok(Some(_)) => return refused(Refusal::HeadTooLarge),
+                    Ok(None) if unread.len() >= limits.header_bytes_max => {
+                        return refused(Refusal::HeadTooLarge);
+                    }
+                    Ok(None) => {}
+                }
+            }
+            match ready!(self.buffer.poll_fill(cx, &mut self.stream, limits.header_bytes_max)) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Poll::Ready(Err(NoRequest::Closed)),
+            }
+        }
+    }
+
+    /// Reads on in the request's body.
+    pub(crate) fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut dyn FnMut(Part<'_>),
+    ) -> Poll<Result<Step, BodyError>> {
+        let refused = |why| BodyError::Refused(Refusal::BadRequest(why));
+        while !self.continue_owed.is_empty() && !self.reader.is_done() {
+            match ready!(self.stream.poll_write_some(cx, self.continue_owed)) {
+                Ok(count @ 1..) => self.continue_owed = self.continue_owed.get(count..).unwrap_or_default(),
+                _ => return Poll::Ready(Err(BodyError::Gone)),
+            }
+        }
+        loop {
+            let unread = self.buffer.unread();
+            match self.reader.next(unread).map_err(|bad| refused(bad.0))? {
+                Next::Data { consumed, data } => {
+                    let left = self.body_bytes_left.checked_sub(data as u64);
+                    self.body_bytes_left = left.ok_or(BodyError::Refused(Refusal::BodyTooLarge))?;
+                    sink(Part::Slice(&unread[consumed - data..consumed]));
+                    self.buffer.consume(consumed);
+                    return Poll::Ready(Ok(Step::Data));
+                }
+                Next::End { consumed, trailers } => {
+                    self.buffer.consume(consumed);
+                    return Poll::Ready(Ok(Step::End(trailers)));
+                }
+                Next::More { consumed } => self.buffer.consume(consumed),
+            }
+            match ready!(self.buffer.poll_fill(cx, &mut self.stream, usize::MAX)) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Poll::Ready(Err(BodyError::Gone)),
+            }
+        }
+    }
+
+    /// Ready when the client has left while its request is worked on.
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.reader.is_done() || !self.buffer.is_empty() {
+            return Poll::Pending;
+        }
+        match ready!(self.buffer.poll_fill(cx, &mut self.stream, usize::MAX)) {
+            Ok(1..) => Poll::Pending, // the next request, early
+            Ok(0) | Err(_) => Poll::Ready(()),
+        }
+    }
+
+    /// Writes out what is to be written.
+    pub(crate) fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.out.len() {
+            match ready!(self.stream.poll_write_some(cx, &self.out[self.written..]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.written += count,
+            }
+        }
+        (self.written, _) = (0, self.out.clear());
+        if self.stream.is_tls() {
+            ready!(tokio::io::AsyncWrite::poll_flush(std::pin::Pin::new(&mut self.stream), cx))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether the request's body was read to its end, so that the next request can be found.
+    pub(crate) const fn is_body_read(&self) -> bool {
+        self.reader.is_done()
+    }
+
+    /// The answer is to be written: `100 Continue` comes before it or not at all.
+    pub(crate) fn owe_no_continue(&mut self) {
+        let rest = std::mem::take(&mut self.continue_owed);
+        if rest.len() < CONTINUE.len() {
+            self.out.splice(..0, rest.iter().copied());
+        }
+    }
+
+    /// Whether the body's end can be had without waiting for the client.
+    pub(crate) fn skip_read_body(&mut self) {
+        while !self.reader.is_done() {
+            match self.reader.next(self.buffer.unread()) {
+                Ok(Next::Data { consumed, .. } | Next::End { consumed, .. }) => self.buffer.consume(consumed),
+                _ => return,
+            }
+        }
+    }
+
+    /// Nothing runs: gives memory back.
+    pub(crate) fn rest(&mut self) {
+        if self.out.capacity() > OUT_BYTES_KEPT {
+            self.out = Vec::new();
+        }
+        self.buffer.release();
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn activity() -> (Arc<Activity>, CoarseClock) {
-        let clock = Arc::new(AtomicU64::new(1_000_000));
-        (Activity::new(&clock), clock)
-    }
 
     fn judged_after(activity: &Activity, seconds: u64) -> Order {
         activity.judge(Stamp::from_micros((seconds + 1) * 1_000_000), &Limits::default())
@@ -271,28 +376,16 @@ mod tests {
 
     #[test]
     fn each_phase_has_its_limit() {
-        let (activity, _clock) = activity();
+        let activity = Activity::new(&Rc::new(Cell::new(Stamp::from_micros(1_000_000))));
         assert_eq!(judged_after(&activity, 74), Order::GoOn);
         assert_eq!(judged_after(&activity, 76), Order::Finish);
-        activity.has_read(b"GET / HT");
+        activity.reads_head();
         assert_eq!(judged_after(&activity, 11), Order::Abort);
-        let busy = activity.begin();
+        activity.begins();
         assert_eq!(judged_after(&activity, 1_000), Order::GoOn);
         activity.waits_for_body(true);
         assert_eq!(judged_after(&activity, 61), Order::Abort);
-        drop(busy);
+        activity.ends();
         assert_eq!(judged_after(&activity, 61), Order::GoOn);
-    }
-
-    #[test]
-    fn both_lengths_are_seen_in_the_head_and_nowhere_else() {
-        let (activity, _clock) = activity();
-        activity.has_read(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nCONTENT-");
-        activity.has_read(b"LENGTH: 3\r\n\r\n");
-        assert!(activity.head_has_content_length());
-        drop(activity.begin());
-        activity
-            .has_read(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n11\r\ncontent-length: 3\r\n");
-        assert!(!activity.head_has_content_length());
     }
 }

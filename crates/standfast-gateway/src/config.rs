@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use standfast_model::EdgeLimits;
+
 /// What the gateway is told at its start. What may change while it runs is in the [`crate::Snapshot`].
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -55,6 +57,12 @@ pub struct Limits {
     pub header_bytes_max: usize,
     /// The header fields of a request; more are answered with 431. Up to 100 cost nothing, more an allocation per request.
     pub header_count_max: usize,
+    /// The bytes of a request's body; a longer one is answered with 413.
+    pub body_bytes_max: u64,
+    /// Connections of one client address at a time; further ones are closed.
+    pub connections_per_client_max: usize,
+    /// Streams of one HTTP/2 connection at a time.
+    pub streams_max: u32,
     /// From the first byte of a request to the end of its head; then the connection is closed. Seen to within
     /// [`SWEEP_PERIOD`].
     pub header_read_max: Duration,
@@ -77,12 +85,32 @@ pub struct Limits {
 /// How often a worker looks for connections that are over a time limit.
 pub const SWEEP_PERIOD: Duration = Duration::from_millis(500);
 
+impl Limits {
+    /// These limits, with what a stack says of clients in place of the usual.
+    pub(crate) const fn with_edge(self, edge: EdgeLimits) -> Self {
+        Self {
+            header_bytes_max: edge.header_bytes_max,
+            header_count_max: edge.header_count_max,
+            body_bytes_max: edge.body_bytes_max,
+            connections_per_client_max: edge.connections_per_client_max,
+            streams_max: edge.streams_max,
+            header_read_max: edge.header_timeout,
+            client_idle_max: edge.idle_timeout,
+            body_stall_max: edge.stall_timeout,
+            ..self
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 10_000,
             header_bytes_max: 64 << 10,
             header_count_max: 100,
+            body_bytes_max: 1 << 30,
+            connections_per_client_max: 10_000,
+            streams_max: 256,
             header_read_max: Duration::from_secs(10),
             client_idle_max: Duration::from_secs(75),
             body_stall_max: Duration::from_secs(60),

@@ -1,4 +1,5 @@
 use std::io;
+use std::time::Duration;
 
 use http::StatusCode;
 use standfast_model::ServiceName;
@@ -30,42 +31,107 @@ pub enum Error {
 pub(crate) enum Refusal {
     #[error("{0}")]
     BadRequest(&'static str),
+    #[error("the request's head is too long or has too many fields")]
+    HeadTooLarge,
+    #[error("the request's body is longer than is taken here")]
+    BodyTooLarge,
+    #[error("only `100-continue` can be expected here")]
+    Expectation,
+    #[error("only HTTP/1.0 and HTTP/1.1 are spoken in this form")]
+    Version,
+    #[error("CONNECT is not served here")]
+    Connect,
     #[error("no route is for this host and path")]
     NoRoute,
     #[error("no replica of `{0}` is ready")]
     NoReplica(ServiceName),
     #[error("too many requests wait for a replica of `{0}`")]
     TooManyHeld(ServiceName),
+    #[error("`{0}` has as much to do as it can")]
+    Shed(ServiceName, Duration),
+    #[error("this is more often than is allowed here")]
+    RateLimited(Duration),
+    #[error("too many requests of this route are under way")]
+    RouteFull,
     #[error("the request's time was over before a replica of `{0}` answered")]
     Deadline(ServiceName),
     #[error("the replica of `{0}` broke off after the request was sent; its effect is unknown")]
     Broken(ServiceName),
-    #[error("CONNECT is not served here")]
-    Connect,
 }
 
 impl Refusal {
-    pub(crate) const fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            Self::Connect => StatusCode::NOT_IMPLEMENTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::NoReplica(_) | Self::TooManyHeld(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoReplica(_) | Self::TooManyHeld(_) | Self::Shed(..) | Self::RouteFull => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Deadline(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Broken(_) => StatusCode::BAD_GATEWAY,
-            Self::Connect => StatusCode::NOT_IMPLEMENTED,
         }
     }
 
     /// The value of `Standfast-Reason`: a word for programs.
     pub(crate) const fn reason(&self) -> &'static str {
         match self {
-            Self::BadRequest(_) => "bad-request",
+            Self::BadRequest(_) | Self::Expectation | Self::Version => "bad-request",
+            Self::HeadTooLarge => "head-too-large",
+            Self::BodyTooLarge => "body-too-large",
+            Self::Connect => "connect-not-served",
             Self::NoRoute => "no-route",
             Self::NoReplica(_) => "no-replica-ready",
             Self::TooManyHeld(_) => "too-many-held",
+            Self::Shed(..) => "overloaded",
+            Self::RateLimited(_) => "rate-limited",
+            Self::RouteFull => "route-full",
             Self::Deadline(_) => "deadline",
             Self::Broken(_) => "replica-broke-off",
-            Self::Connect => "connect-not-served",
         }
+    }
+
+    /// When to come again, in seconds, where that is known.
+    pub(crate) fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::Shed(_, wait) | Self::RateLimited(wait) => {
+                Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
+            }
+            Self::NoReplica(_) | Self::TooManyHeld(_) | Self::RouteFull => Some(1),
+            _ => None,
+        }
+    }
+
+    /// What gRPC calls it (its status codes; trailers-only answers).
+    pub(crate) const fn grpc_status(&self) -> u8 {
+        match self {
+            Self::BadRequest(_)
+            | Self::HeadTooLarge
+            | Self::BodyTooLarge
+            | Self::Expectation
+            | Self::Version => 13,
+            Self::Connect | Self::NoRoute => 12,
+            Self::RateLimited(_) | Self::Shed(..) | Self::RouteFull => 8,
+            Self::Deadline(_) => 4,
+            Self::NoReplica(_) | Self::TooManyHeld(_) | Self::Broken(_) => 14,
+        }
+    }
+
+    /// Whether it cannot be told where the client's next request begins.
+    pub(crate) const fn ends_connection(&self) -> bool {
+        matches!(
+            self,
+            Self::BadRequest(_)
+                | Self::HeadTooLarge
+                | Self::BodyTooLarge
+                | Self::Expectation
+                | Self::Version
+                | Self::Connect
+        )
     }
 }

@@ -1,171 +1,348 @@
-//! One request of a client: from its head to its answer's head.
+//! One request of a client: from its head to its answer's head, whatever protocol it came by.
 
 use std::rc::Rc;
 
-use http::header::{self, HeaderValue};
-use http::uri::{PathAndQuery, Uri};
-use http::{Method, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
-use standfast_model::Stamp;
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use standfast_model::{Balance, HashKey, Priority, RatePer, Stamp};
 
-use crate::attempt::{self, Answer, Call, Outgoing};
-use crate::body::{RequestBody, ResponseBody};
-use crate::client::{Busy, Client};
+use crate::attempt::{self, Call, Failure, Outgoing};
+use crate::body::{AnswerBody, Source};
+use crate::client::{BodyError, Client};
 use crate::error::Refusal;
-use crate::headers::{self, Found};
-use crate::listener::ListenerKind;
+use crate::filters::HeaderEdits;
+use crate::headers::{self, Said};
 use crate::pool::Service;
-use crate::tunnel;
+use crate::ring;
+use crate::routes::Rule;
+use crate::story::{self, Asked, Notes, Story};
+use crate::trace::{RequestId, TraceContext};
+use crate::view::{RoutePlace, Routed};
+use crate::wire::{Fields, Framing, Known, RequestHead, ResponseHead};
 use crate::worker::Worker;
 
-/// Answers one request.
-///
-/// # Errors
-/// The client broke off in mid-body: there is nobody to answer.
+/// What a client is answered.
+pub(crate) struct Reply {
+    pub(crate) head: ResponseHead,
+    pub(crate) body: AnswerBody,
+    /// The connection cannot be used any further.
+    pub(crate) ends_connection: bool,
+    /// To be told when the answer has gone.
+    pub(crate) story: Option<Box<Story>>,
+    /// A place in the route's bulkhead, kept until the answer has gone.
+    pub(crate) _place: Option<RoutePlace>,
+}
+
+/// Answers one request; `None` when there is nobody to answer any more.
 ///
 /// # Cancellation
-/// When the client leaves, the attempt that is running is broken off with its connection.
+/// When the client leaves, attempts that are running are broken off with their connections.
 pub(crate) async fn exchange(
-    worker: Rc<Worker>,
-    client: Rc<Client>,
-    mut request: Request<Incoming>,
-) -> hyper::Result<Response<ResponseBody>> {
-    let busy = client.activity.begin();
+    worker: &Rc<Worker>,
+    client: &Rc<Client>,
+    mut head: RequestHead,
+    source: Source,
+) -> Option<Reply> {
     let started = worker.clock.now();
-    let upgrade = request.extensions_mut().remove::<OnUpgrade>();
-    let (call, outgoing) = match accept(&worker, &client, request, started).await? {
-        Ok(accepted) => accepted,
+    let is_public = client.kind.is_public();
+    let asked = identify(worker, &head.fields, is_public, started);
+    let notes = Notes::default();
+    let kind = head.fields.named("content-type");
+    let is_grpc = kind.is_some_and(|kind| kind.starts_with(b"application/grpc"));
+    let routed = headers::take_in(&mut head, is_public)
+        .and_then(|said| Ok((said, worker.route(&client.kind, &head)?)))
+        .and_then(|(said, routed)| Ok((admit_to_route(worker, client, &head, &routed)?, said, routed)));
+    let (place, said, routed) = match routed {
+        Ok(routed) => routed,
         Err(refusal) => {
             worker.counters.refused.add(1);
-            return Ok(refused(&refusal, busy));
+            let story = story::begin(worker, client, &head, &asked, None, None, &notes, Err(&refusal));
+            return Some(Reply { story, ..Reply::refused(&refusal, is_grpc) }.identified(&asked));
         }
     };
-    let tally = Tally::new(&call.service, started);
-    match attempt::carry(&call, outgoing).await {
-        Ok(answer) => {
-            tally.finish(answer.response.status(), worker.clock.now());
-            Ok(pass_on(&call, answer, upgrade, busy))
+    if let Some(reply) = redirect(client, &head, &routed) {
+        let status = Ok(reply.head.status.as_u16());
+        let story = story::begin(worker, client, &head, &asked, Some(&routed), None, &notes, status);
+        return Some(Reply { story, _place: place, ..reply }.identified(&asked));
+    }
+    let prepared = prepare(worker, client, head, source, &said, &routed, &asked).await;
+    let (call, outgoing) = match prepared {
+        Ok(prepared) => prepared,
+        Err(BodyError::Gone) => return None,
+        Err(BodyError::Refused(refusal)) => {
+            worker.counters.refused.add(1);
+            return Some(Reply::refused(&refusal, said.is_grpc).identified(&asked));
         }
-        Err(refusal) => {
+    };
+    if let Some(rule) = routed.rule() {
+        mirror(&call, &outgoing, rule);
+    }
+    let tally = Tally::new(&call.service, started);
+    let carried = attempt::carry(&call, &outgoing, &notes).await;
+    let mut reply = match carried {
+        Ok(mut answer) => {
+            tally.finish(answer.head.status, worker.clock.now());
+            headers::strip_answer(&mut answer.head);
+            let status = Ok(answer.head.status.as_u16());
+            let story = story::begin(
+                worker,
+                client,
+                &outgoing.head,
+                &asked,
+                Some(&routed),
+                Some(&call),
+                &notes,
+                status,
+            );
+            Reply { head: answer.head, body: answer.body, ends_connection: false, story, _place: place }
+        }
+        Err(Failure::Client(BodyError::Gone)) => return None,
+        Err(Failure::Refused(refusal) | Failure::Client(BodyError::Refused(refusal))) => {
             let counters = &call.service.counters;
             match refusal {
                 Refusal::Deadline(_) => counters.deadline.add(1),
                 Refusal::Broken(_) => counters.broken.add(1),
+                Refusal::Shed(..) => counters.shed.add(1),
                 _ => counters.no_replica.add(1),
             }
             tally.finish(refusal.status(), worker.clock.now());
-            Ok(refused(&refusal, busy))
+            let story = story::begin(
+                worker,
+                client,
+                &outgoing.head,
+                &asked,
+                Some(&routed),
+                Some(&call),
+                &notes,
+                Err(&refusal),
+            );
+            Reply { story, _place: place, ..Reply::refused(&refusal, said.is_grpc) }
         }
+    };
+    if let Some(rule) = routed.rule() {
+        edit(&mut reply.head.fields, &rule.filters.response);
+    }
+    Some(reply.identified(&asked))
+}
+
+/// Gives a request its name, and its place in a trace.
+fn identify(worker: &Worker, fields: &Fields, is_public: bool, now: Stamp) -> Asked {
+    let rng = &mut worker.rng.borrow_mut();
+    let (id, said) = RequestId::of_request(fields.get(Known::RequestId), is_public, now, rng);
+    let client_request_id = said.map(str::to_owned);
+    let mut parents = fields.all(Known::Traceparent);
+    let parent = parents.next().filter(|_| parents.next().is_none());
+    let (trace, _goes_on) = TraceContext::of_request(parent, true, rng);
+    Asked { id, trace, client_request_id, at: now }
+}
+
+/// Holds a request against its route's limits.
+fn admit_to_route(
+    worker: &Worker,
+    client: &Client,
+    head: &RequestHead,
+    routed: &Routed,
+) -> Result<Option<RoutePlace>, Refusal> {
+    let Some((rule, state)) = routed.rule().zip(routed.state()) else { return Ok(None) };
+    for (limit, limiter) in rule.rate_limits.iter().zip(&state.limiters) {
+        let key = match &limit.per {
+            RatePer::Route => 0,
+            RatePer::Client => hash_of_client(client),
+            RatePer::Header(name) => head.fields.named(name).map_or(0, ring::stable_hash),
+        };
+        limiter.take(key, worker.clock.now()).map_err(Refusal::RateLimited)?;
+    }
+    match rule.concurrency_max {
+        None => Ok(None),
+        Some(most) => RoutePlace::take(state, most).map(Some).ok_or(Refusal::RouteFull),
     }
 }
 
-/// Makes of a client's request one for a service, or says why not.
-async fn accept(
+fn hash_of_client(client: &Client) -> u64 {
+    match client.address() {
+        std::net::IpAddr::V4(address) => ring::stable_hash(&address.octets()),
+        std::net::IpAddr::V6(address) => ring::stable_hash(&address.octets()),
+    }
+}
+
+/// The answer of a route that sends clients elsewhere. One that would send them where they are lets them through.
+fn redirect(client: &Client, head: &RequestHead, routed: &Routed) -> Option<Reply> {
+    let rule = routed.rule()?;
+    let scheme = client.kind.scheme();
+    let port = if scheme == "https" { 443 } else { 80 };
+    let (status, location) = rule.filters.redirect(head, scheme, port)?;
+    let mut fields = Fields::default();
+    fields.add("location", location.as_bytes());
+    edit(&mut fields, &rule.filters.response);
+    fields.add("content-length", b"0");
+    Some(Reply {
+        head: ResponseHead::of_parts(status, fields, Framing::None),
+        body: AnswerBody::Empty,
+        ends_connection: false,
+        story: None,
+        _place: None,
+    })
+}
+
+/// Makes of a client's request one for its service.
+async fn prepare(
     worker: &Rc<Worker>,
     client: &Rc<Client>,
-    request: Request<Incoming>,
-    started: Stamp,
-) -> hyper::Result<Result<(Call, Outgoing), Refusal>> {
-    let (mut head, body) = request.into_parts();
-    let is_public = matches!(*client.kind, ListenerKind::Public);
-    let checked = check(&mut head, client, is_public);
-    let (found, uri) = match checked {
-        Ok(checked) => checked,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
-    let (service, zone) = match worker.route(&client.kind, &head.headers, uri.path()) {
-        Ok(routed) => routed,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
-    if !head.headers.contains_key(header::HOST)
-        && let Ok(host) = HeaderValue::from_str(service.name.as_str())
-    {
+    mut head: RequestHead,
+    source: Source,
+    said: &Said,
+    routed: &Routed,
+    asked: &Asked,
+) -> Result<(Call, Outgoing), BodyError> {
+    let is_public = client.kind.is_public();
+    let service = Rc::clone(routed.service());
+    if !head.fields.has(Known::Host) {
         // HTTP/1.0 needs none, the replica does.
-        head.headers.insert(header::HOST, host);
+        head.fields.push(Known::Host, "host", service.name.as_str().as_bytes());
     }
-    let timeout = service.policy.get().timeout;
-    let allowed = match found.left {
+    if is_public {
+        client.forwarded.borrow_mut().set(&mut head.fields);
+    }
+    let mut priority = said.priority.unwrap_or_default();
+    let mut timeout = service.policy.borrow().timeout;
+    if let Some(rule) = routed.rule() {
+        // Anyone could ask for more than a route is meant for.
+        priority = said.priority.map_or(rule.priority, |said| said.min(rule.priority.max(Priority::Normal)));
+        timeout = rule.timeout.unwrap_or(timeout);
+        edit(&mut head.fields, &rule.filters.request);
+        if let Some(target) = rule.filters.rewrite_target(head.target()) {
+            head.set_target(&target);
+        }
+        if let Some(host) = rule.filters.rewrite_host() {
+            head.fields.set(Known::Host, "host", host.as_bytes());
+        }
+    }
+    head.fields.set(Known::RequestId, "standfast-request-id", asked.id.as_str().as_bytes());
+    head.fields.set(Known::Traceparent, "traceparent", &asked.trace.header());
+    if priority != Priority::Normal || said.priority.is_some() {
+        head.fields.set(Known::Priority, "standfast-priority", headers::priority_word(priority));
+    }
+    // Each connection frames the body in its own way.
+    head.fields.remove(Known::ContentLength);
+    let allowed = match said.left {
         Some(left) if is_public => left.min(timeout),
         Some(left) => left,
         None => timeout,
     };
-    let is_repeatable = headers::is_repeatable(&head.method, found.has_idempotency_key);
-    let body = if is_repeatable {
-        RequestBody::kept(body, &client.activity, worker.limits.replay_bytes_max).await?
-    } else {
-        RequestBody::streamed(body, &client.activity)
+    let is_repeatable = headers::is_repeatable(&head.method, said.has_idempotency_key);
+    let source =
+        if is_repeatable { source.kept(worker.limits.get().replay_bytes_max).await? } else { source };
+    let is_repeatable = is_repeatable && source.can_be_sent_again();
+    let key_hash = key_of(&service, client, &head);
+    let call = Call {
+        worker: Rc::clone(worker),
+        service,
+        zone: routed.zone().cloned(),
+        deadline: asked.at.plus(allowed),
+        key_hash,
+        priority,
     };
-    let is_repeatable = is_repeatable && !matches!(body, RequestBody::Streamed { .. });
-    let outgoing = Outgoing { method: head.method, uri, headers: head.headers, body, is_repeatable };
-    let call = Call { worker: Rc::clone(worker), service, zone, deadline: started.plus(allowed) };
-    Ok(Ok((call, outgoing)))
+    Ok((call, Outgoing { head, source, is_repeatable }))
 }
 
-/// Refuses what is ambiguous, takes out what is not for the replica, adds what the gateway knows, and brings the target into
-/// origin form.
-fn check(head: &mut http::request::Parts, client: &Client, is_public: bool) -> Result<(Found, Uri), Refusal> {
-    if head.method == Method::CONNECT {
-        return Err(Refusal::Connect);
+/// The hash of what the same replica is wanted for.
+fn key_of(service: &Service, client: &Client, head: &RequestHead) -> Option<u64> {
+    match &service.policy.borrow().balance {
+        Balance::Hash(HashKey::Header(name)) => head.fields.named(name).map(ring::stable_hash),
+        Balance::Hash(HashKey::Cookie(name)) => cookie(&head.fields, name).map(ring::stable_hash),
+        Balance::Hash(HashKey::Path) => Some(ring::stable_hash(head.path().as_bytes())),
+        Balance::Hash(HashKey::Client) => Some(hash_of_client(client)),
+        _ => None,
     }
-    let found = Found::in_request(&head.headers, head.version == Version::HTTP_11)?;
-    if found.has_transfer_encoding && client.activity.head_has_content_length() {
-        return Err(Refusal::BadRequest("the request has both a content-length and a transfer-encoding"));
+}
+
+fn cookie<'a>(fields: &'a Fields, name: &str) -> Option<&'a [u8]> {
+    let pairs = fields.all(Known::Cookie).flat_map(|value| value.split(|byte| *byte == b';'));
+    pairs.map(<[u8]>::trim_ascii).find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+}
+
+fn edit(fields: &mut Fields, edits: &HeaderEdits) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    for name in &edits.remove {
+        fields.remove_named(name);
     }
-    found.strip(&mut head.headers, is_public);
-    let uri = match head.uri.authority() {
-        None => std::mem::take(&mut head.uri),
-        Some(authority) => {
-            // The target's authority counts, whatever the header field says (RFC 9112, 3.2.2).
-            let host = HeaderValue::from_str(authority.as_str())
-                .ok()
-                .filter(|_| !authority.as_str().contains('@'))
-                .ok_or(Refusal::BadRequest("the target's authority is not a host"))?;
-            head.headers.insert(header::HOST, host);
-            origin_form(&head.uri)
+    for (name, value) in &edits.set {
+        fields.remove_named(name);
+        fields.add(&text(name), value);
+    }
+    for (name, value) in &edits.add {
+        fields.add(&text(name), value);
+    }
+}
+
+/// Sends a copy of a request to the service that the route mirrors to. Nobody waits for the answer.
+fn mirror(call: &Call, outgoing: &Outgoing, rule: &Rule<Rc<Service>>) {
+    let Some(service) = rule.mirror(&mut call.worker.rng.borrow_mut()).cloned() else { return };
+    if !outgoing.source.can_be_sent_again() {
+        return; // a body that is sent as it comes can go to one place only
+    }
+    let copy =
+        Outgoing { head: outgoing.head.clone(), source: outgoing.source.clone(), is_repeatable: false };
+    let call = Call {
+        worker: Rc::clone(&call.worker),
+        service,
+        zone: call.zone.clone(),
+        deadline: call.deadline,
+        key_hash: None,
+        priority: Priority::Low,
+    };
+    let worker = Rc::clone(&call.worker);
+    worker.spawn(async move {
+        let _dropped = attempt::carry(&call, &copy, &Notes::default()).await;
+    });
+}
+
+impl Reply {
+    /// An answer that the gateway makes itself: a word for programs in `Standfast-Reason`, a sentence for people in the body; for
+    /// gRPC an answer that has only trailers.
+    pub(crate) fn refused(refusal: &Refusal, is_grpc: bool) -> Self {
+        let mut fields = Fields::default();
+        fields.add("standfast-reason", refusal.reason().as_bytes());
+        if let Some(seconds) = refusal.retry_after() {
+            fields.add("retry-after", seconds.to_string().as_bytes());
         }
-    };
-    if is_public {
-        client.forwarded.borrow_mut().set(&mut head.headers)?;
+        if is_grpc {
+            fields.add("content-type", b"application/grpc");
+            fields.add("grpc-status", refusal.grpc_status().to_string().as_bytes());
+            fields.add("grpc-message", refusal.to_string().replace('`', "'").as_bytes());
+            return Self {
+                head: ResponseHead::of_parts(StatusCode::OK, fields, Framing::None),
+                body: AnswerBody::Empty,
+                ends_connection: false,
+                story: None,
+                _place: None,
+            };
+        }
+        let body = Bytes::from(format!("standfast: {refusal}\n"));
+        fields.add("content-type", b"text/plain; charset=utf-8");
+        fields.add("content-length", body.len().to_string().as_bytes());
+        let framing = Framing::Length(body.len() as u64);
+        Self {
+            head: ResponseHead::of_parts(refusal.status(), fields, framing),
+            body: AnswerBody::Whole(body),
+            ends_connection: refusal.ends_connection(),
+            story: None,
+            _place: None,
+        }
     }
-    Ok((found, uri))
-}
 
-fn origin_form(uri: &Uri) -> Uri {
-    let path = uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-    Uri::from(path)
-}
-
-/// A replica's answer as it goes to the client.
-fn pass_on(call: &Call, answer: Answer, upgrade: Option<OnUpgrade>, busy: Busy) -> Response<ResponseBody> {
-    let (mut head, incoming) = answer.response.into_parts();
-    headers::strip_answer(&mut head.headers, head.status);
-    let mut response = if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        let Some(upgrade) = upgrade else {
-            return refused(&Refusal::Broken(call.service.name.clone()), busy);
-        };
-        tunnel::start(&call.worker, upgrade, answer.upstream);
-        Response::new(ResponseBody::whole("", busy))
-    } else {
-        Response::new(ResponseBody::upstream(incoming, answer.upstream, busy))
-    };
-    *response.status_mut() = head.status;
-    *response.headers_mut() = head.headers;
-    response
-}
-
-/// An answer that the gateway makes itself: a word for programs in `Standfast-Reason`, a sentence for people in the body.
-fn refused(refusal: &Refusal, busy: Busy) -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::whole(format!("standfast: {refusal}\n"), busy));
-    *response.status_mut() = refusal.status();
-    let fields = response.headers_mut();
-    fields.insert(&headers::REASON, HeaderValue::from_static(refusal.reason()));
-    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    if matches!(refusal, Refusal::BadRequest(_) | Refusal::Connect) {
-        // Where its next request begins cannot be trusted.
-        fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    /// With the name by which `standfast why-request` finds it.
+    fn identified(mut self, asked: &Asked) -> Self {
+        self.head.fields.set(Known::RequestId, "standfast-request-id", asked.id.as_str().as_bytes());
+        self
     }
-    response
+
+    /// Whether an answer to this method and with this status has a body at all.
+    pub(crate) fn has_no_body(&self, method: &Method) -> bool {
+        *method == Method::HEAD
+            || matches!(self.head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+            || self.head.status.is_informational()
+    }
 }
 
 /// Counts a request, also when its client leaves before the answer.

@@ -3,39 +3,68 @@
 //! In the order of a request: `listener` accepts a connection, `exchange` checks a request, `routes` names its service,
 //! `attempt` drives it (choose, try, judge, repeat or finish), `pool` holds what is known of the replicas, `balance` chooses
 //! one, `outlier` leaves one out, `budget` bounds repeats, `upstream` is a connection to a replica, `body` what streams through.
+//! `path` says how paths are read and `filters` what a route changes; `trace` names requests, `access` writes them down, and
+//! `explain` keeps what became of those that something happened to.
 //!
 //! Each worker is one thread with a runtime, sockets, connections and scores of its own (`worker`); workers share nothing but
-//! the [`Snapshot`], which is replaced as a whole and never changed. There are no locks on the request's path but hyper's own.
+//! the [`Snapshot`], which is replaced as a whole and never changed. There are no locks on the request's path.
 //! Times of connections are kept by one sweep per worker instead of timers (`client`).
 //!
 //! It stops by [`Gateway::drain`]: no more connections, running requests end, threads end.
 
+mod access;
+mod admit;
 mod attempt;
 mod balance;
 mod body;
 mod budget;
 mod client;
 mod config;
+mod door;
 mod error;
 mod exchange;
+mod explain;
+mod filters;
+mod gray;
 mod headers;
 mod latency;
+mod limiter;
 mod listener;
 mod outlier;
+mod path;
 mod pool;
+mod proxy_protocol;
+mod quantile;
+mod rate;
+mod ring;
 mod routes;
+mod serve_h1;
+mod serve_h2;
 mod service;
+mod slow_start;
 mod snapshot;
 mod stats;
+mod story;
+mod tcp;
+mod tls;
+mod trace;
 mod tunnel;
 mod upstream;
+mod view;
+mod wire;
 mod worker;
 
+pub use access::{AccessLog, Counts as AccessCounts};
 #[cfg(feature = "planted-bugs")]
 pub use config::Plant;
 pub use config::{Config, Limits, SWEEP_PERIOD};
 pub use error::Error;
+pub use explain::{Attempt, AttemptEnd, Filter, Marks, Record};
 pub use listener::{ListenerInput, ListenerKind};
 pub use service::{Drained, Gateway};
-pub use snapshot::{Endpoint, EndpointState, Policy, Pool, Snapshot};
+pub use snapshot::{Endpoint, EndpointState, Pool, Snapshot};
 pub use stats::{Answered, EndpointStats, ServiceStats, Stats};
+pub use tls::{ReadFile, TlsError, tls_config};
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub use wire::fuzz_http;

@@ -5,16 +5,25 @@ use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use standfast_model::{Instance, ServiceName, Stamp, ZoneName};
+use standfast_model::{Balance, Instance, ServiceName, Stamp, Traffic, ZoneName};
 use standfast_runtime::{Clock, Rng};
 
 use crate::balance::{self, Candidate, SCAN_MAX};
 use crate::budget::Budget;
+use crate::door::Door;
+use crate::gray::{self, Gray, Pace};
 use crate::latency::{DecayedPeak, Penalty};
 use crate::outlier::{Evidence, Health, Room, Standing};
-use crate::snapshot::{self, EndpointState, Policy};
+use crate::quantile::Recent;
+use crate::ring::{self, Node};
+use crate::slow_start;
+use crate::snapshot::{self, EndpointState};
 use crate::stats::{EndpointCounters, ServiceCounters};
-use crate::upstream::Connected;
+use crate::upstream::h1::Connected;
+use crate::upstream::h2::Connections;
+
+/// Hedging earlier than this would be about the machine's noise.
+const HEDGE_MIN: Duration = Duration::from_millis(2);
 
 /// How many unused connections are kept, and how long.
 #[derive(Debug, Clone, Copy)]
@@ -33,9 +42,16 @@ pub(crate) struct Endpoint {
     latency: Cell<DecayedPeak>,
     penalty: Cell<Penalty>,
     pub(crate) health: Cell<Health>,
+    pace: Cell<Pace>,
+    gray: Cell<Gray>,
+    /// When it became ready.
+    ready_since: Cell<Stamp>,
+    /// Of its name: what consistent hashing knows it by.
+    identity: u64,
     last_answer: Cell<Stamp>,
     #[expect(clippy::vec_box, reason = "a connection is hundreds of bytes and moves with every request")]
     idle: RefCell<Vec<Box<Connected>>>,
+    pub(crate) h2: Connections,
     idle_limits: IdleLimits,
     clock: Clock,
     pub(crate) counters: Arc<EndpointCounters>,
@@ -52,8 +68,13 @@ impl Endpoint {
             latency: Cell::default(),
             penalty: Cell::default(),
             health: Cell::default(),
+            pace: Cell::default(),
+            gray: Cell::default(),
+            ready_since: Cell::default(),
+            identity: ring::stable_hash(seen.instance.replica.to_string().as_bytes()),
             last_answer: Cell::default(),
             idle: RefCell::default(),
+            h2: Connections::default(),
             idle_limits,
             clock,
             counters: Arc::new(EndpointCounters::new(seen.address)),
@@ -68,10 +89,13 @@ impl Endpoint {
     fn take_state(&self, state: EndpointState) {
         if state == EndpointState::Ready && !self.is_ready() {
             self.health.set(Health::default());
+            self.gray.set(Gray::default());
+            self.ready_since.set(self.clock.now());
         }
         self.state.set(state);
         if state == EndpointState::Draining {
             self.idle.borrow_mut().clear();
+            self.h2.clear();
         }
     }
 
@@ -101,12 +125,39 @@ impl Endpoint {
         let limit = self.idle_limits.idle_max;
         self.idle
             .borrow_mut()
-            .retain_mut(|connected| now.since(connected.idle_since) <= limit && !connected.has_been_closed());
+            .retain(|connected| now.since(connected.idle_since) <= limit && connected.is_reusable());
+        self.h2.sweep();
     }
 
     /// Whether it has answered anybody since `since`.
     pub(crate) fn has_answered_since(&self, since: Stamp) -> bool {
         self.last_answer.get() >= since
+    }
+
+    /// The share of its requests that it is given: all, but for a while after its start and after it was too slow.
+    fn share(&self, slow_start: Duration, now: Stamp) -> f64 {
+        let back = self.gray.get().share(now);
+        let new = if slow_start.is_zero() {
+            1.0
+        } else {
+            slow_start::share(now.since(self.ready_since.get()), slow_start)
+        };
+        back.min(new)
+    }
+
+    pub(crate) const fn zone(&self) -> &ZoneName {
+        &self.zone
+    }
+
+    /// Requests that it is working on, but for one.
+    pub(crate) fn others_in_flight(&self) -> u32 {
+        self.in_flight.get().saturating_sub(1)
+    }
+
+    /// What it is chosen by, in milliseconds: the lower the better.
+    pub(crate) fn score(&self, now: Stamp) -> f64 {
+        let latency = self.latency.get().forgiven(now).unwrap_or_default() / 1e3;
+        f64::from(self.in_flight.get().max(1)) * latency * self.penalty.get().at(now)
     }
 
     fn candidate(&self, index: usize, zone: Option<&ZoneName>, now: Stamp) -> Candidate {
@@ -122,16 +173,29 @@ impl Endpoint {
 
 /// A request that a replica is working on.
 pub(crate) struct InFlight {
+    service: Rc<Service>,
     endpoint: Rc<Endpoint>,
     started: Cell<Stamp>,
     is_judged: Cell<bool>,
+    /// It finds out whether a replica that was too slow is well again.
+    is_trial: bool,
 }
 
 impl InFlight {
-    pub(crate) fn new(endpoint: &Rc<Endpoint>, started: Stamp) -> Self {
+    pub(crate) fn new(service: &Rc<Service>, endpoint: &Rc<Endpoint>, started: Stamp) -> Self {
         endpoint.in_flight.set(endpoint.in_flight.get() + 1);
         endpoint.counters.in_flight.add(1);
-        Self { endpoint: Rc::clone(endpoint), started: Cell::new(started), is_judged: Cell::new(false) }
+        let mut pace = endpoint.pace.get();
+        pace.sent(started);
+        endpoint.pace.set(pace);
+        let is_trial = endpoint.gray.get().standing(started) != Standing::In;
+        Self {
+            service: Rc::clone(service),
+            endpoint: Rc::clone(endpoint),
+            started: Cell::new(started),
+            is_judged: Cell::new(false),
+            is_trial,
+        }
     }
 
     pub(crate) const fn endpoint(&self) -> &Rc<Endpoint> {
@@ -149,8 +213,25 @@ impl InFlight {
     }
 
     /// What became of it is known: only then does it count as more than a client that left.
-    fn is_judged(&self) {
+    pub(crate) fn is_judged(&self) {
         self.is_judged.set(true);
+    }
+
+    /// It ended in a way that tells nothing of the replica's pace.
+    pub(crate) fn tells_no_pace(&self) {
+        let mut pace = self.endpoint.pace.get();
+        pace.lost();
+        self.endpoint.pace.set(pace);
+    }
+}
+
+impl InFlight {
+    /// The answer turned out at its end to be none.
+    pub(crate) fn fails_late(&self) {
+        let endpoint = &self.endpoint;
+        let mut penalty = endpoint.penalty.get();
+        penalty.charge(endpoint.clock.now());
+        endpoint.penalty.set(penalty);
     }
 }
 
@@ -160,7 +241,7 @@ impl Drop for InFlight {
         endpoint.in_flight.set(endpoint.in_flight.get().saturating_sub(1));
         endpoint.counters.in_flight.take_one();
         if !self.is_judged.get() {
-            // The client gave up. That it waited longer than usual is all that is known, and worth knowing.
+            // It was given up. That it took longer than usual is all that is known, and worth knowing.
             let now = endpoint.clock.now();
             let waited = now.since(self.started.get());
             let mut latency = endpoint.latency.get();
@@ -168,6 +249,14 @@ impl Drop for InFlight {
                 latency.observe(waited, now);
                 endpoint.latency.set(latency);
             }
+            let is_slow = self.service.p50().is_some_and(|p50| waited * 2 > p50 * 3);
+            if is_slow && !endpoint.has_answered_since(self.started.get()) {
+                // Silent to everybody meanwhile: the next ones go elsewhere, before it is sure.
+                let mut penalty = endpoint.penalty.get();
+                penalty.charge(now);
+                endpoint.penalty.set(penalty);
+            }
+            self.service.judge_pace(self, waited, false, now, false);
         }
     }
 }
@@ -175,9 +264,14 @@ impl Drop for InFlight {
 /// One service.
 pub(crate) struct Service {
     pub(crate) name: ServiceName,
-    pub(crate) policy: Cell<Policy>,
+    pub(crate) policy: RefCell<Traffic>,
     endpoints: RefCell<Rc<[Rc<Endpoint>]>>,
     budget: Cell<Budget>,
+    pub(crate) door: Door,
+    /// What answers took of late: from the attempt to the answer's head.
+    recent: RefCell<Recent>,
+    /// Whose turn it is next.
+    turn: Cell<usize>,
     /// A planted bug: the dead are chosen for ever.
     keeps_dead_replicas: bool,
     pub(crate) counters: Arc<ServiceCounters>,
@@ -192,15 +286,22 @@ pub(crate) struct Wish<'a> {
     pub(crate) tried: &'a [Rc<Endpoint>],
     /// A request that can be repeated may try a replica that was left out.
     pub(crate) is_repeatable: bool,
+    /// Of what the same replica is wanted for.
+    pub(crate) key_hash: Option<u64>,
+    /// It has waited for a ready one in vain: one whose probe fails is better than none.
+    pub(crate) is_desperate: bool,
 }
 
 impl Service {
-    pub(crate) fn new(name: ServiceName, now: Stamp, keeps_dead_replicas: bool) -> Rc<Self> {
+    pub(crate) fn new(name: ServiceName, now: Stamp, workers: u32, keeps_dead_replicas: bool) -> Rc<Self> {
         Rc::new(Self {
             name,
-            policy: Cell::default(),
+            policy: RefCell::default(),
             endpoints: RefCell::new(Rc::new([])),
             budget: Cell::new(Budget::starting(now)),
+            door: Door::new(workers, now),
+            recent: RefCell::new(Recent::new(now)),
+            turn: Cell::default(),
             keeps_dead_replicas,
             counters: Arc::default(),
         })
@@ -208,7 +309,7 @@ impl Service {
 
     /// Takes what a newer snapshot says. Who stays keeps his record and connections.
     pub(crate) fn take(&self, pool: &snapshot::Pool, idle_limits: IdleLimits, clock: Clock) {
-        self.policy.set(pool.policy);
+        self.policy.borrow_mut().clone_from(&pool.policy);
         let old = Rc::clone(&self.endpoints.borrow());
         let mut new: Vec<Rc<Endpoint>> = pool
             .endpoints
@@ -237,6 +338,15 @@ impl Service {
         *self.counters.endpoints.lock().unwrap_or_else(PoisonError::into_inner) =
             new.iter().map(|endpoint| (endpoint.instance.clone(), Arc::clone(&endpoint.counters))).collect();
         *self.endpoints.borrow_mut() = new.into();
+        self.tell_door(clock.now());
+    }
+
+    /// Lets the door know how many replicas carry requests.
+    fn tell_door(&self, now: Stamp) {
+        let usable =
+            |endpoint: &&Rc<Endpoint>| endpoint.is_ready() && self.standing(endpoint, now) == Standing::In;
+        let replicas = self.endpoints.borrow().iter().filter(usable).count();
+        self.door.set(self.policy.borrow().concurrency, u32::try_from(replicas).unwrap_or(u32::MAX), now);
     }
 
     pub(crate) fn endpoints(&self) -> Rc<[Rc<Endpoint>]> {
@@ -261,6 +371,10 @@ impl Service {
         if endpoints.len() > SCAN_MAX {
             return self.choose_of_many(&endpoints, wish, rng);
         }
+        if let Some(turned) = self.choose_by_rule(&endpoints, wish) {
+            return Some(turned);
+        }
+        let slow_start = self.policy.borrow().slow_start;
         let mut candidates = Candidates::default();
         let mut fallback = Candidates::default();
         for (index, endpoint) in endpoints.iter().enumerate() {
@@ -268,14 +382,54 @@ impl Service {
                 continue;
             }
             match self.standing(endpoint, wish.now) {
-                Standing::In => candidates.push(endpoint.candidate(index, wish.zone, wish.now)),
+                Standing::In => {
+                    let candidate = endpoint.candidate(index, wish.zone, wish.now);
+                    let share = endpoint.share(slow_start, wish.now);
+                    if share >= 1.0 || slow_start::is_considered(share, rng) {
+                        candidates.push(candidate);
+                    } else {
+                        fallback.push(candidate);
+                    }
+                }
                 Standing::Trial if self.may_try(endpoint, wish) => return Some(Rc::clone(endpoint)),
                 _ => fallback.push(endpoint.candidate(index, wish.zone, wish.now)),
             }
         }
         let chosen = balance::choose(candidates.as_slice(), rng)
-            .or_else(|| balance::choose(fallback.as_slice(), rng))?;
+            .or_else(|| balance::choose(fallback.as_slice(), rng))
+            .or_else(|| wish.is_desperate.then(|| unready(&endpoints, wish, rng)).flatten())?;
         endpoints.get(chosen).cloned()
+    }
+
+    /// The replica that round robin or consistent hashing want, among those in good standing; `None` where the least loaded is
+    /// wanted, or none stands well.
+    fn choose_by_rule(&self, endpoints: &[Rc<Endpoint>], wish: Wish<'_>) -> Option<Rc<Endpoint>> {
+        let is_usable = |endpoint: &Rc<Endpoint>| {
+            endpoint.is_ready()
+                && !is_among(endpoint, wish.tried)
+                && self.standing(endpoint, wish.now) == Standing::In
+        };
+        match (&self.policy.borrow().balance, wish.key_hash) {
+            (Balance::RoundRobin, _) => {
+                let count = endpoints.len();
+                let first = self.turn.get();
+                let place =
+                    (0..count).map(|step| (first + step) % count).find(|at| is_usable(&endpoints[*at]))?;
+                self.turn.set((place + 1) % count);
+                endpoints.get(place).cloned()
+            }
+            (Balance::Hash(_), Some(key)) => {
+                let nodes = endpoints.iter().enumerate().filter(|(_, endpoint)| is_usable(endpoint));
+                let node = |(index, endpoint): (usize, &Rc<Endpoint>)| Node {
+                    index,
+                    identity: endpoint.identity,
+                    weight: 1.0,
+                    in_flight: endpoint.in_flight.get(),
+                };
+                endpoints.get(ring::pick(key, nodes.map(node))?).cloned()
+            }
+            _ => None,
+        }
     }
 
     /// [`Service::choose`] in a big pool: two of the own zone and two of all, drawn at random. When too many draws miss, the
@@ -321,28 +475,45 @@ impl Service {
                 .filter(will_do)
                 .find(|endpoint| self.standing(endpoint, wish.now) == Standing::In)
                 .or_else(|| from_start().find(will_do))
-                .cloned(),
+                .cloned()
+                .or_else(|| {
+                    let any = wish.is_desperate.then(|| unready(endpoints, wish, rng)).flatten()?;
+                    endpoints.get(any).cloned()
+                }),
         }
     }
 
     fn standing(&self, endpoint: &Endpoint, now: Stamp) -> Standing {
-        if self.keeps_dead_replicas { Standing::In } else { endpoint.health.get().standing(now) }
+        if self.keeps_dead_replicas {
+            return Standing::In;
+        }
+        match endpoint.health.get().standing(now) {
+            Standing::In => endpoint.gray.get().standing(now),
+            other => other,
+        }
     }
 
     /// One request at a time tries a replica that was left out, and only if its failure can be made good.
     fn may_try(&self, endpoint: &Endpoint, wish: Wish<'_>) -> bool {
         endpoint.in_flight.get() == 0
             && wish.tried.is_empty()
-            && (wish.is_repeatable && self.has_budget(wish.now) || endpoint.health.get().is_overdue(wish.now))
+            && (wish.is_repeatable && self.has_budget(wish.now)
+                || endpoint.health.get().is_overdue(wish.now)
+                || endpoint.gray.get().is_overdue(wish.now))
     }
 
     /// Takes in what an attempt showed, and how long it took to show.
-    pub(crate) fn judge(&self, in_flight: &InFlight, evidence: Evidence, now: Stamp, is_lagging: bool) {
-        let endpoint = &in_flight.endpoint;
-        in_flight.is_judged();
-        let took = now.since(in_flight.started());
+    pub(crate) fn judge(
+        &self,
+        endpoint: &Endpoint,
+        took: Duration,
+        evidence: Evidence,
+        now: Stamp,
+        is_lagging: bool,
+    ) {
         if evidence == Evidence::Answered {
             endpoint.last_answer.set(now);
+            self.recent.borrow_mut().observe(took, now);
         }
         if self.keeps_dead_replicas {
             return;
@@ -391,6 +562,75 @@ impl Service {
         let known = &mut peaks[..count];
         known.sort_unstable_by(f64::total_cmp);
         known.get(count.saturating_sub(1) / 2).map(|micros| Duration::from_secs_f64(micros / 1e6))
+    }
+
+    /// What half of the attempts took of late.
+    fn p50(&self) -> Option<Duration> {
+        self.recent.borrow().p50()
+    }
+
+    /// What 99 % of the attempts took of late.
+    pub(crate) fn p99(&self) -> Option<Duration> {
+        self.recent.borrow().p99()
+    }
+
+    /// Further attempts that the budget would pay for.
+    pub(crate) fn budget_left(&self, now: Stamp) -> f64 {
+        let mut budget = self.budget.get();
+        budget.left(now)
+    }
+
+    /// After which time a request that may be hedged is sent to another replica as well: what 95 % take at most ("The Tail at
+    /// Scale", 2013), and twice what half take, so that where all take about the same nothing is sent twice for the machine's
+    /// noise. `None` while too little is known, and while the service has all it can do.
+    pub(crate) fn hedge_after(&self) -> Option<Duration> {
+        let recent = self.recent.borrow();
+        let (p50, p95) = (recent.p50()?, recent.p95()?);
+        (!self.door.is_full()).then_some(p95.max(p50 * 2).max(HEDGE_MIN))
+    }
+
+    /// Compares a replica's pace with its peers', after an attempt of it has ended or was given up.
+    pub(crate) fn judge_pace(
+        &self,
+        in_flight: &InFlight,
+        took: Duration,
+        has_answered: bool,
+        now: Stamp,
+        lagging: bool,
+    ) {
+        let endpoint = &in_flight.endpoint;
+        let mut pace = endpoint.pace.get();
+        if has_answered {
+            pace.answered(took, now)
+        } else {
+            pace.gave_up(took, now)
+        }
+        endpoint.pace.set(pace);
+        if self.keeps_dead_replicas || !(in_flight.is_trial || took >= gray::SLOW_MARGIN) {
+            return;
+        }
+        let endpoints = self.endpoints.borrow();
+        let peers = endpoints.iter().filter(|other| {
+            !Rc::ptr_eq(other, endpoint) && other.is_ready() && self.standing(other, now) == Standing::In
+        });
+        let usual = gray::peers_pace(peers.map(|other| other.pace.get()), now);
+        let mut standing = endpoint.gray.get();
+        let was_in = standing.standing(now) == Standing::In;
+        if in_flight.is_trial {
+            standing.tried(took, usual, now, &mut pace);
+            endpoint.pace.set(pace);
+        } else {
+            let Room { pool, out, lagging } = self.room(now, lagging);
+            if standing.judge(&pace, usual, now, gray::Room { pool, out, lagging }) {
+                endpoint.counters.ejections.add(1);
+                tracing::warn!(service = %self.name, instance = %endpoint.instance, ?took, ?usual, "a replica is left out for being slow");
+            }
+        }
+        endpoint.gray.set(standing);
+        if was_in != (standing.standing(now) == Standing::In) {
+            drop(endpoints);
+            self.tell_door(now);
+        }
     }
 
     pub(crate) fn deposit(&self) {
@@ -448,6 +688,15 @@ impl Candidates {
     fn contains(&self, index: usize) -> bool {
         self.as_slice().iter().any(|candidate| candidate.index == index)
     }
+}
+
+/// Any replica that is not draining, whatever its probe says (fail-open).
+fn unready(endpoints: &[Rc<Endpoint>], wish: Wish<'_>, rng: &mut Rng) -> Option<usize> {
+    let is_there = |endpoint: &Rc<Endpoint>| {
+        endpoint.state.get() == EndpointState::Unready && !is_among(endpoint, wish.tried)
+    };
+    let there: Vec<usize> = (0..endpoints.len()).filter(|index| is_there(&endpoints[*index])).collect();
+    (!there.is_empty()).then(|| there[rng.below(there.len())])
 }
 
 fn is_among(endpoint: &Rc<Endpoint>, tried: &[Rc<Endpoint>]) -> bool {

@@ -11,9 +11,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::explain::{self, Filter, Record, Records};
 use crate::listener::ListenerInput;
 use crate::snapshot::Snapshot;
 use crate::stats::{Stats, WorkerCounters, merged};
+use crate::view::RouteStates;
 use crate::worker::{self, Command, Setup, Socket};
 
 /// Commands that may wait for a worker; a caller with one more waits.
@@ -30,6 +32,7 @@ pub struct Gateway {
 struct Handle {
     commands: mpsc::Sender<Command>,
     counters: Arc<WorkerCounters>,
+    records: Records,
 }
 
 /// How a drain ended.
@@ -56,10 +59,12 @@ impl Gateway {
         let count = config.workers.max(1);
         let shares = shared_out(listeners, count).map_err(|source| Error::Socket { source })?;
         let mut rng = Rng::seeded(seed);
+        let route_states = Arc::new(RouteStates::new(rng.bits()));
         let mut gateway = Self { workers: Vec::with_capacity(count), threads: Mutex::default() };
         for (worker, sockets) in shares.into_iter().enumerate() {
             let (sender, commands) = mpsc::channel(COMMANDS_MAX);
             let counters = Arc::<WorkerCounters>::default();
+            let records = Records::default();
             let setup = Setup {
                 config: config.clone(),
                 sockets,
@@ -68,9 +73,11 @@ impl Gateway {
                 rng: rng.fork(&format!("gateway worker {worker}")),
                 commands,
                 counters: Arc::clone(&counters),
+                records: records.clone(),
+                route_states: Arc::clone(&route_states),
             };
             let thread = start_thread(worker, setup).map_err(|source| Error::Worker { worker, source })?;
-            gateway.workers.push(Handle { commands: sender, counters });
+            gateway.workers.push(Handle { commands: sender, counters, records });
             gateway.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         }
         Ok(gateway)
@@ -97,6 +104,16 @@ impl Gateway {
     /// What has happened since the start.
     pub fn stats(&self) -> Stats {
         merged(self.workers.iter().map(|worker| &*worker.counters))
+    }
+
+    /// What became of a request, if it is remembered: by its `Standfast-Request-Id`, what its client calls it, or its trace.
+    pub fn why(&self, id: &str) -> Option<Record> {
+        explain::find(self.workers.iter().map(|worker| &worker.records), id)
+    }
+
+    /// The newest records that fit, newest first.
+    pub fn recent(&self, limit: usize, filter: &Filter) -> Vec<Record> {
+        explain::recent(self.workers.iter().map(|worker| &worker.records), limit, filter)
     }
 
     /// Accepts no more, lets running requests end for at most `limit`, tells clients to close, and ends the threads. Tunnels

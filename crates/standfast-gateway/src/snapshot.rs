@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
 
-use standfast_model::{Instance, Route, ServiceName, ZoneName};
+use standfast_model::{Edge, Instance, Route, ServiceName, Traffic, ZoneName};
 
 /// All that the gateway knows of the world, at one moment. It never changes: a newer one replaces it, and each worker takes the
 /// newest before each request. Open connections and running requests are not touched by that.
@@ -16,6 +16,12 @@ pub struct Snapshot {
     pub services: BTreeMap<ServiceName, Pool>,
     /// The zone that this gateway runs in, for requests whose caller's zone is not known.
     pub gateway_zone: Option<ZoneName>,
+    /// How clients from outside are met; `None` leaves everything as [`crate::Config`] says.
+    pub edge: Option<Edge>,
+    /// What [`crate::tls_config`] made of the edge's certificates; without it, TLS listeners close what they accept.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Where requests are written down.
+    pub access_log: Option<Arc<crate::AccessLog>>,
 }
 
 /// The replicas of one service.
@@ -24,7 +30,7 @@ pub struct Pool {
     /// One for each replica that exists; at most one for an instance.
     pub endpoints: Vec<Endpoint>,
     /// How its requests are treated.
-    pub policy: Policy,
+    pub policy: Traffic,
 }
 
 /// One running replica.
@@ -49,31 +55,4 @@ pub enum EndpointState {
     Unready,
     /// No new ones; those that are there go on.
     Draining,
-}
-
-/// How the requests for one service are treated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Policy {
-    /// From the request's head to the answer's head, all attempts together. A shorter `Standfast-Deadline` wins; a longer one
-    /// wins only between services, since from outside anyone could write it.
-    pub timeout: Duration,
-    /// How often one request may be *sent*, the first time included; at least 1. Attempts in which nothing was sent are free.
-    pub attempts_max: u32,
-    /// How long one request waits, all its waits together, while no replica can take it; then it is answered with 503.
-    pub hold_max: Duration,
-}
-
-impl Policy {
-    /// [`Policy::timeout`] unless told otherwise.
-    pub const TIMEOUT: Duration = Duration::from_secs(10);
-    /// [`Policy::attempts_max`] unless told otherwise.
-    pub const ATTEMPTS_MAX: u32 = 3;
-    /// [`Policy::hold_max`] unless told otherwise.
-    pub const HOLD_MAX: Duration = Duration::from_secs(5);
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self { timeout: Self::TIMEOUT, attempts_max: Self::ATTEMPTS_MAX, hold_max: Self::HOLD_MAX }
-    }
 }

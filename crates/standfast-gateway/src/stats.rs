@@ -8,7 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::StatusCode;
+
 use standfast_model::{Instance, ServiceName};
+
+use crate::admit::Load;
 
 /// What a gateway has done since its start, all workers together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,6 +55,14 @@ pub struct ServiceStats {
     pub budget_empty: u64,
     /// Requests that waited for a replica.
     pub held: u64,
+    /// Requests that were turned away since the service had all it could do.
+    pub shed: u64,
+    /// How many requests the service is given at a time, all workers together; `None` when that is not limited.
+    pub limit: Option<u64>,
+    /// Requests that wait to be let in.
+    pub waiting: u64,
+    /// How long requests wait to be let in, on average; the longest of the workers'.
+    pub queue_wait: Duration,
     /// The sum of the times from request to answer's head.
     pub latency_sum: Duration,
     /// Per replica of the newest snapshot.
@@ -161,6 +172,10 @@ pub(crate) struct ServiceCounters {
     pub(crate) repeats_unsent: Counter,
     pub(crate) budget_empty: Counter,
     pub(crate) held: Counter,
+    pub(crate) shed: Counter,
+    limit: Counter,
+    waiting: Counter,
+    queue_wait_micros: Counter,
     pub(crate) latency_sum_micros: Counter,
     /// Changed with the snapshot only.
     pub(crate) endpoints: Mutex<BTreeMap<Instance, Arc<EndpointCounters>>>,
@@ -208,6 +223,13 @@ impl EndpointCounters {
 }
 
 impl ServiceCounters {
+    /// Takes in how busy the service is. (The limit is kept plus one, so that 0 means none.)
+    pub(crate) fn show(&self, load: &Load) {
+        self.limit.set(load.limit.map_or(0, |limit| u64::from(limit) + 1));
+        self.waiting.set(load.waiting as u64);
+        self.queue_wait_micros.set(u64::try_from(load.wait.as_micros()).unwrap_or(u64::MAX));
+    }
+
     fn add_to(&self, sum: &mut ServiceStats) {
         sum.requests += self.requests.get();
         sum.in_flight += self.in_flight.get();
@@ -220,6 +242,12 @@ impl ServiceCounters {
         sum.repeats_unsent += self.repeats_unsent.get();
         sum.budget_empty += self.budget_empty.get();
         sum.held += self.held.get();
+        sum.shed += self.shed.get();
+        if let Some(limit) = self.limit.get().checked_sub(1) {
+            sum.limit = Some(sum.limit.unwrap_or_default() + limit);
+        }
+        sum.waiting += self.waiting.get();
+        sum.queue_wait = sum.queue_wait.max(Duration::from_micros(self.queue_wait_micros.get()));
         sum.latency_sum += Duration::from_micros(self.latency_sum_micros.get());
         for (instance, counters) in &*self.endpoints.lock().unwrap_or_else(PoisonError::into_inner) {
             counters.add_to(sum.endpoints.entry(instance.clone()).or_default());

@@ -1,28 +1,32 @@
 //! One worker: a thread with its own runtime, sockets, connections and scores. Nothing of it is shared but its counters.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderMap, header};
-use hyper::server::conn::http1;
-use standfast_model::{ServiceName, Stamp, ZoneName};
+use standfast_model::{Protocol, ServiceName, Stamp};
 use standfast_runtime::{Clock, Net, Rng};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::access::{AccessLog, AccessWriter, Entry as AccessEntry};
 use crate::client::{Client, CoarseClock, Order};
 use crate::config::{Config, Limits, SWEEP_PERIOD};
 use crate::error::Refusal;
+use crate::explain::Records;
 use crate::listener::{self, ListenerKind};
+use crate::path;
 use crate::pool::{Endpoint, IdleLimits, Service};
 use crate::routes::RouteTable;
 use crate::snapshot::{Pool, Snapshot};
 use crate::stats::WorkerCounters;
-use crate::upstream::Connected;
+use crate::upstream::h1::Connected;
+use crate::view::{RouteStates, Routed, View};
+use crate::wire::{BufferPool, RequestHead};
 
 /// From one look at the worker's own lag to the next; also the grain of the coarse clock.
 const TICK: Duration = Duration::from_millis(20);
@@ -58,32 +62,34 @@ pub(crate) struct Setup {
     pub(crate) rng: Rng,
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) counters: Arc<WorkerCounters>,
-}
-
-/// A snapshot as this worker uses it.
-#[derive(Default)]
-struct View {
-    routes: Option<RouteTable<Rc<Service>>>,
-    services: BTreeMap<ServiceName, Rc<Service>>,
-    gateway_zone: Option<ZoneName>,
+    pub(crate) records: Records,
+    pub(crate) route_states: Arc<RouteStates>,
 }
 
 /// The worker's state, shared by its tasks.
 pub(crate) struct Worker {
-    pub(crate) limits: Limits,
+    pub(crate) limits: Cell<Limits>,
+    base_limits: Limits,
     pub(crate) clock: Clock,
     pub(crate) net: Net,
     pub(crate) rng: RefCell<Rng>,
-    pub(crate) server: http1::Builder,
+    pub(crate) buffers: Rc<BufferPool>,
     pub(crate) coarse_clock: CoarseClock,
     pub(crate) counters: Arc<WorkerCounters>,
+    pub(crate) records: Records,
+    route_states: Arc<RouteStates>,
+    /// The access log in use, and this worker's end of it.
+    access: RefCell<Option<(Arc<AccessLog>, AccessWriter)>>,
+    workers: u32,
     keeps_dead_replicas: bool,
+    /// Stands where a route has no service.
+    nobody: Rc<Service>,
     snapshot: RefCell<watch::Receiver<Arc<Snapshot>>>,
     view: RefCell<Rc<View>>,
     clients: RefCell<BTreeMap<u64, Rc<Client>>>,
+    by_address: RefCell<HashMap<IpAddr, usize>>,
     client_left: Notify,
     held: Cell<usize>,
-    tunnels: Cell<usize>,
     /// Services that listeners name: they are known before the first snapshot that has them.
     named: RefCell<BTreeSet<ServiceName>>,
     last_tick: Cell<Stamp>,
@@ -96,8 +102,8 @@ pub(crate) struct Worker {
 
 /// Runs a worker until it is told to drain or its gateway is dropped.
 pub(crate) async fn run(setup: Setup) {
-    let Setup { config, sockets, snapshot, clock, rng, mut commands, counters } = setup;
-    let worker = Rc::new(Worker::new(&config, snapshot, clock, rng, counters));
+    let (worker, sockets, mut commands) = Worker::new(setup);
+    let worker = Rc::new(worker);
     let mut accepting = BTreeMap::new();
     let mut listeners = JoinSet::new();
     listen(&worker, &mut listeners, &mut accepting, sockets);
@@ -169,10 +175,12 @@ async fn tend(worker: Rc<Worker>) {
             }
         }
         let now = worker.clock.now();
-        worker.note_tick(now, now.since(due));
+        let lag = now.since(due);
+        worker.note_tick(now, lag);
         worker.tick.set(if worker.open() == 0 { TICK_IDLE } else { TICK });
         due = now.plus(worker.tick.get());
         worker.probe_due(now);
+        worker.tick_doors(now, lag);
         if now.since(swept) >= SWEEP_PERIOD {
             swept = now;
             worker.sweep(now);
@@ -181,35 +189,38 @@ async fn tend(worker: Rc<Worker>) {
 }
 
 impl Worker {
-    fn new(
-        config: &Config,
-        snapshot: watch::Receiver<Arc<Snapshot>>,
-        clock: Clock,
-        rng: Rng,
-        counters: Arc<WorkerCounters>,
-    ) -> Self {
+    fn new(setup: Setup) -> (Self, Vec<Socket>, mpsc::Receiver<Command>) {
+        let Setup { config, sockets, snapshot, clock, rng, commands, counters, records, route_states } =
+            setup;
         let now = clock.now();
-        Self {
-            limits: config.limits,
+        let worker = Self {
+            limits: Cell::new(config.limits),
+            base_limits: config.limits,
             clock,
             net: Net::real(),
             rng: RefCell::new(rng),
-            server: server(&config.limits),
-            coarse_clock: Arc::new(AtomicU64::new(now.as_micros())),
+            buffers: Rc::default(),
+            coarse_clock: Rc::new(Cell::new(now)),
             counters,
+            records,
+            route_states,
+            access: RefCell::default(),
+            workers: u32::try_from(config.workers.max(1)).unwrap_or(u32::MAX),
             keeps_dead_replicas: config.keeps_dead_replicas(),
+            nobody: Service::new(nobody(), now, 1, false),
             snapshot: RefCell::new(snapshot),
             view: RefCell::default(),
             clients: RefCell::default(),
+            by_address: RefCell::default(),
             client_left: Notify::new(),
             held: Cell::default(),
-            tunnels: Cell::default(),
             named: RefCell::default(),
             last_tick: Cell::new(now),
             tick: Cell::new(TICK),
             last_lag: Cell::default(),
             tasks: RefCell::default(),
-        }
+        };
+        (worker, sockets, commands)
     }
 
     /// Starts a task that ends with the worker at the latest.
@@ -225,47 +236,87 @@ impl Worker {
         self.counters.accepted.add(1);
         self.counters.connections.add(1);
         self.clients.borrow_mut().insert(number, Rc::clone(client));
-        Registered { worker: Rc::clone(self), number }
+        let address = client.address();
+        *self.by_address.borrow_mut().entry(address).or_default() += 1;
+        Registered { worker: Rc::clone(self), number, address }
     }
 
     /// Returns when a client may be accepted.
     pub(crate) async fn has_place_for_client(&self) {
-        while self.clients.borrow().len() >= self.limits.connections_max {
+        while self.clients.borrow().len() >= self.limits.get().connections_max {
             self.client_left.notified().await;
         }
     }
 
+    /// Whether one more connection of this address may be accepted.
+    pub(crate) fn has_place_for(&self, address: IpAddr) -> bool {
+        let open = self.by_address.borrow().get(&address.to_canonical()).copied().unwrap_or_default();
+        open < self.limits.get().connections_per_client_max
+    }
+
+    pub(crate) fn expects_proxy_protocol(&self) -> bool {
+        self.view.borrow().expects_proxy_protocol
+    }
+
+    /// What accepts TLS, as the newest snapshot has it.
+    pub(crate) fn tls_acceptor(&self) -> Option<tokio_rustls::TlsAcceptor> {
+        self.refresh();
+        self.view.borrow().tls.clone().map(tokio_rustls::TlsAcceptor::from)
+    }
+
+    /// The service that a listener names, if its connections are passed on as they are.
+    pub(crate) fn tcp_service(&self, kind: &ListenerKind) -> Option<Rc<Service>> {
+        let name = kind.service()?;
+        self.refresh();
+        let service = self.view.borrow().services.get(name).cloned()?;
+        let is_tcp = service.policy.borrow().protocol == Protocol::Tcp;
+        is_tcp.then_some(service)
+    }
+
     /// The right to let a request wait; `None` when too many do.
     pub(crate) fn hold(self: &Rc<Self>) -> Option<Held> {
-        if self.held.get() >= self.limits.held_max {
+        if self.held.get() >= self.limits.get().held_max {
             return None;
         }
         self.held.set(self.held.get() + 1);
         Some(Held(Rc::clone(self)))
     }
 
-    /// The service for a request, and the zone of who sent it.
-    pub(crate) fn route(
-        &self,
-        kind: &ListenerKind,
-        headers: &HeaderMap,
-        path: &str,
-    ) -> Result<(Rc<Service>, Option<ZoneName>), Refusal> {
+    /// Where a request goes.
+    pub(crate) fn route(&self, kind: &ListenerKind, head: &RequestHead) -> Result<Routed, Refusal> {
         self.refresh();
-        let view = self.view.borrow();
-        match kind {
-            ListenerKind::Service { service, caller_zone } => {
-                // Known since it was listened for, but for connections that outlive their listener.
-                let found = view.services.get(service).ok_or_else(|| Refusal::NoReplica(service.clone()))?;
-                Ok((Rc::clone(found), caller_zone.clone().or_else(|| view.gateway_zone.clone())))
+        let view = Rc::clone(&self.view.borrow());
+        if let ListenerKind::Service { service, caller_zone } = kind {
+            // Known since it was listened for, but for connections that outlive their listener.
+            let found = view.services.get(service).ok_or_else(|| Refusal::NoReplica(service.clone()))?;
+            let zone = caller_zone.clone().or_else(|| view.gateway_zone.clone());
+            return Ok(Routed::to_service(Rc::clone(found), zone));
+        }
+        path::check_path(head.path()).map_err(Refusal::BadRequest)?;
+        let rule = view.routes.as_ref().and_then(|routes| routes.find(head)).ok_or(Refusal::NoRoute)?;
+        let index = rule.index;
+        match rule.pick(&mut self.rng.borrow_mut()).cloned() {
+            Some(service) => Ok(Routed::by_rule(service, &view, index)),
+            // A redirect asks no service.
+            None => {
+                Ok(Routed::by_rule(Rc::clone(&self.nobody), &view, index)).and_then(|routed| {
+                    match routed.rule() {
+                        Some(rule) if rule.filters.redirects() => Ok(routed),
+                        _ => Err(Refusal::NoReplica(self.nobody.name.clone())),
+                    }
+                })
             }
-            ListenerKind::Public => {
-                let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-                let routes = view.routes.as_ref();
-                let found = routes.and_then(|routes| routes.find(host, path, &mut self.rng.borrow_mut()));
-                let service = found.ok_or(Refusal::NoRoute)?;
-                Ok((Rc::clone(service), view.gateway_zone.clone()))
-            }
+        }
+    }
+
+    /// Whether lines are written for requests.
+    pub(crate) fn writes_access_log(&self) -> bool {
+        self.access.borrow().is_some()
+    }
+
+    pub(crate) fn write_access_log(&self, entry: &AccessEntry<'_>) {
+        if let Some((_, writer)) = &mut *self.access.borrow_mut() {
+            writer.write(entry, &mut self.rng.borrow_mut());
         }
     }
 
@@ -289,13 +340,17 @@ impl Worker {
         let snapshot = Arc::clone(&self.snapshot.borrow_mut().borrow_and_update());
         let old = Rc::clone(&self.view.borrow());
         let now = self.clock.now();
+        if let Some(edge) = &snapshot.edge {
+            self.limits.set(self.base_limits.with_edge(edge.limits));
+        }
+        let limits = self.limits.get();
         let idle_limits = IdleLimits {
-            connections_max: self.limits.upstream_idle_connections_max,
-            idle_max: self.limits.upstream_idle_max,
+            connections_max: limits.upstream_idle_connections_max,
+            idle_max: limits.upstream_idle_max,
         };
         let known = |name: &ServiceName| match old.services.get(name) {
             Some(service) => Rc::clone(service),
-            None => Service::new(name.clone(), now, self.keeps_dead_replicas),
+            None => Service::new(name.clone(), now, self.workers, self.keeps_dead_replicas),
         };
         let mut services: BTreeMap<_, _> = snapshot
             .services
@@ -325,8 +380,27 @@ impl Worker {
         for (_, service) in old.services.iter().filter(|(name, _)| !services.contains_key(name)) {
             service.take(&Pool::default(), idle_limits, self.clock);
         }
-        let view = View { routes: Some(routes), services, gateway_zone: snapshot.gateway_zone.clone() };
+        self.take_access_log(snapshot.access_log.as_ref());
+        let view = View {
+            states: self.route_states.of(&snapshot.routes),
+            routes: Some(routes),
+            services,
+            gateway_zone: snapshot.gateway_zone.clone(),
+            tls: snapshot.tls.clone(),
+            expects_proxy_protocol: snapshot.edge.as_ref().is_some_and(|edge| edge.proxy_protocol),
+        };
         *self.view.borrow_mut() = Rc::new(view);
+    }
+
+    fn take_access_log(&self, log: Option<&Arc<AccessLog>>) {
+        let mut access = self.access.borrow_mut();
+        let is_same = match (&*access, log) {
+            (Some((known, _)), Some(log)) => Arc::ptr_eq(known, log),
+            (known, log) => known.is_none() && log.is_none(),
+        };
+        if !is_same {
+            *access = log.map(|log| (Arc::clone(log), log.writer()));
+        }
     }
 
     /// Whether the worker's loop has stood still for more than half of `limit` since `since`: whoever seems slow then may not be.
@@ -340,7 +414,7 @@ impl Worker {
 
     fn note_tick(&self, now: Stamp, lag: Duration) {
         self.last_tick.set(now);
-        self.coarse_clock.store(now.as_micros(), Ordering::Relaxed);
+        self.coarse_clock.set(now);
         if lag >= LAG_MIN {
             self.last_lag.set((now, lag));
             let micros = u64::try_from(lag.as_micros()).unwrap_or(u64::MAX);
@@ -349,11 +423,25 @@ impl Worker {
     }
 
     fn sweep(&self, now: Stamp) {
+        let limits = self.limits.get();
         for client in self.clients.borrow().values() {
-            client.tell(client.activity.judge(now, &self.limits));
+            client.tell(client.activity.judge(now, &limits));
         }
         for endpoint in self.endpoints() {
             endpoint.sweep(now);
+        }
+        if let Some((_, writer)) = &mut *self.access.borrow_mut() {
+            writer.flush();
+        }
+    }
+
+    /// Lets those in or turns those away whose time has come, and shows how busy services are.
+    fn tick_doors(&self, now: Stamp, lag: Duration) {
+        let own_lag = if lag >= LAG_MIN { lag } else { Duration::ZERO };
+        let view = Rc::clone(&self.view.borrow());
+        for service in view.services.values() {
+            service.door.tick(now, own_lag);
+            service.counters.show(&service.door.load());
         }
     }
 
@@ -374,20 +462,14 @@ impl Worker {
                 // Not again before this one is back.
                 health.probed(false, now.plus(PROBE_MAX));
                 endpoint.health.set(health);
-                self.spawn(probe(Rc::clone(endpoint), self.clock, self.net));
+                self.spawn(probe(Rc::clone(endpoint), self.clock, self.net, Rc::clone(&self.buffers)));
             }
         }
     }
 
-    /// How many connections and tunnels there are.
+    /// How many connections there are.
     fn open(&self) -> usize {
-        self.clients.borrow().len() + self.tunnels.get()
-    }
-
-    /// Counts a tunnel until the result is dropped.
-    pub(crate) fn count_tunnel(self: &Rc<Self>) -> Tunnel {
-        self.tunnels.set(self.tunnels.get() + 1);
-        Tunnel(Rc::clone(self))
+        self.clients.borrow().len()
     }
 
     /// Lets running requests end, at most for `limit`. Returns how many connections were cut off.
@@ -405,8 +487,8 @@ impl Worker {
     }
 }
 
-async fn probe(endpoint: Rc<Endpoint>, clock: Clock, net: Net) {
-    let opened = clock.timeout(PROBE_MAX, Connected::open(net, endpoint.address)).await;
+async fn probe(endpoint: Rc<Endpoint>, clock: Clock, net: Net, buffers: Rc<BufferPool>) {
+    let opened = clock.timeout(PROBE_MAX, Connected::open(net, endpoint.address, &buffers)).await;
     let mut health = endpoint.health.get();
     match opened {
         Ok(Ok(connected)) => {
@@ -418,43 +500,24 @@ async fn probe(endpoint: Rc<Endpoint>, clock: Clock, net: Net) {
     endpoint.health.set(health);
 }
 
-fn server(limits: &Limits) -> http1::Builder {
-    /// Hyper counts more than this on the heap.
-    const HEADER_COUNT_FREE: usize = 100;
-    /// Also what is read of a body at a time.
-    const BUFFER_BYTES_MIN: usize = 128 << 10;
-    let mut builder = http1::Builder::new();
-    // The sweep watches over all times: no timer for each request.
-    builder.header_read_timeout(None);
-    builder.max_header_size(limits.header_bytes_max);
-    builder.max_buf_size(limits.header_bytes_max.max(BUFFER_BYTES_MIN));
-    if limits.header_count_max != HEADER_COUNT_FREE {
-        builder.max_headers(limits.header_count_max);
-    }
-    builder
-}
-
 /// A client's entry in the worker's list.
 pub(crate) struct Registered {
     worker: Rc<Worker>,
     number: u64,
+    address: IpAddr,
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
         self.worker.clients.borrow_mut().remove(&self.number);
+        if let Entry::Occupied(mut open) = self.worker.by_address.borrow_mut().entry(self.address) {
+            *open.get_mut() -= 1;
+            if *open.get() == 0 {
+                open.remove();
+            }
+        }
         self.worker.counters.connections.take_one();
         self.worker.client_left.notify_one();
-    }
-}
-
-/// A tunnel that a drain waits for.
-pub(crate) struct Tunnel(Rc<Worker>);
-
-impl Drop for Tunnel {
-    fn drop(&mut self) {
-        self.0.tunnels.set(self.0.tunnels.get().saturating_sub(1));
-        self.0.client_left.notify_one();
     }
 }
 
@@ -465,4 +528,8 @@ impl Drop for Held {
     fn drop(&mut self) {
         self.0.held.set(self.0.held.get().saturating_sub(1));
     }
+}
+
+fn nobody() -> ServiceName {
+    "nobody".parse().expect("the name is a legal constant")
 }

@@ -57,7 +57,7 @@ async fn a_target_with_a_host_counts_more_than_the_field() {
     let seen = a.seen();
     assert_eq!((seen[0].target.as_str(), &seen[0].headers["host"]), ("/x?y", &"real.test".parse().unwrap()));
     let old = raw(rig.public, b"GET / HTTP/1.0\r\n\r\n").await;
-    assert!(old.starts_with("HTTP/1.0 200"), "{old}");
+    assert!(old.starts_with("HTTP/1.1 200") && old.contains("connection: close"), "{old}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

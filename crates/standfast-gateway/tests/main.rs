@@ -2,9 +2,16 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests count as tests")]
 
 mod bodies;
+mod corpus;
 mod failures;
+mod grpc;
+mod h2;
+mod h2_rig;
 mod lifecycle;
 mod limits;
+mod proxy_protocol;
 mod replica;
 mod rig;
 mod routing;
+mod tcp;
+mod tls;

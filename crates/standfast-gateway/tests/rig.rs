@@ -11,10 +11,10 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use standfast_gateway::{
-    Config, Endpoint, EndpointState, EndpointStats, Gateway, ListenerInput, ListenerKind, Policy, Pool,
-    ServiceStats, Snapshot,
+    Config, Endpoint, EndpointState, EndpointStats, Gateway, ListenerInput, ListenerKind, Pool, ServiceStats,
+    Snapshot,
 };
-use standfast_model::{Instance, ReplicaId, Route, ServiceName, Target, ZoneName};
+use standfast_model::{Instance, ReplicaId, Route, ServiceName, Target, Traffic, ZoneName};
 use standfast_runtime::{Clock, Net};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
@@ -57,8 +57,9 @@ pub(crate) fn snapshot(endpoints: Vec<Endpoint>) -> Snapshot {
     Snapshot {
         version: 1,
         routes: vec![Route::prefix("/", vec![Target { service: up(), weight: 1 }])],
-        services: BTreeMap::from([(up(), Pool { endpoints, policy: Policy::default() })]),
+        services: BTreeMap::from([(up(), Pool { endpoints, policy: Traffic::default() })]),
         gateway_zone: Some(zone("a")),
+        ..Snapshot::default()
     }
 }
 
@@ -87,10 +88,15 @@ impl Rig {
     }
 
     pub(crate) fn start_with(config: Config, snapshot: Snapshot) -> Self {
+        Self::start_as(ListenerKind::Public, config, snapshot)
+    }
+
+    /// With a listener of another kind.
+    pub(crate) fn start_as(kind: ListenerKind, config: Config, snapshot: Snapshot) -> Self {
         let socket = socket();
         let public = socket.local_addr().unwrap();
         let (snapshots, receiver) = watch::channel(Arc::new(snapshot));
-        let input = ListenerInput { kind: ListenerKind::Public, sockets: vec![socket.try_clone().unwrap()] };
+        let input = ListenerInput { kind, sockets: vec![socket.try_clone().unwrap()] };
         let gateway = Gateway::start(config, vec![input], receiver, Clock::system(), 7).unwrap();
         Self { gateway, public, socket, snapshots }
     }
@@ -115,12 +121,17 @@ impl Rig {
     }
 
     pub(crate) fn stats(&self) -> ServiceStats {
-        self.gateway.stats().services[&up()].clone()
+        // A worker that has just started may not have taken its snapshot yet.
+        self.gateway.stats().services.get(&up()).cloned().unwrap_or_default()
     }
 
     pub(crate) fn endpoint_stats(&self, replica: &Replica) -> EndpointStats {
+        self.endpoint_stats_at(replica.address)
+    }
+
+    pub(crate) fn endpoint_stats_at(&self, address: SocketAddr) -> EndpointStats {
         let stats = self.stats();
-        stats.endpoints.into_values().find(|stats| stats.address == Some(replica.address)).unwrap()
+        stats.endpoints.into_values().find(|stats| stats.address == Some(address)).unwrap()
     }
 
     pub(crate) async fn client(&self) -> Client {

@@ -78,6 +78,13 @@ const PIECES: &[&str] = &[
     ".env",
     "load/a.json",
     "depends_on: [a]",
+    "external: [a:1]",
+    "traffic: ",
+    "gateway: ",
+    "routes: ",
+    "regex: ",
+    "redirect: ",
+    "(a{99}){99}",
     "    ",
 ];
 
@@ -169,7 +176,7 @@ fn corpus(folder: &Path, found: &mut Vec<Vec<u8>>) -> std::io::Result<()> {
 /// Reads a stack and prints its diagnostics in every form.
 fn exercise(text: &str, environment: &BTreeMap<String, String>) -> bool {
     let mut files: BTreeMap<PathBuf, String> = BTreeMap::new();
-    for name in ["chaos/a.yaml", ".env", "load/a.json"] {
+    for name in ["chaos/a.yaml", ".env", "load/a.json", "tls/a.pem", "tls/a.key"] {
         files.insert(Path::new("/stack").join(name), text.to_owned());
     }
     let result = standfast_model::parse(text, Path::new("/stack"), &files, environment);

@@ -7,15 +7,15 @@ use crate::diagnostics::shown;
 use crate::dotenv;
 use crate::id::{LoadName, ServiceName, StackName, ZoneName};
 use crate::keys::{
-    BodyDraft, Draft, ExperimentDraft, FAULT, LoadDraft, RouteDraft, Section, ServiceDraft, Variable,
-    fault_name,
+    BodyDraft, Draft, EdgeDraft, EntryDraft, ExperimentDraft, ExternalDraft, FAULT, LoadDraft, Section,
+    ServiceDraft, TlsDraft, Variable, fault_name,
 };
 use crate::load::Reader;
 use crate::shape::{Context, Pairs, Referent, Shape};
 use crate::source::{At, Span, offset};
 use crate::stack::{Body, Build, Deploy, Experiment, Invariant, Load, PublishedPort, Service, Stack};
-use crate::traffic::{Edge, Route, Traffic};
-use crate::{suggest, yaml};
+use crate::traffic::{AccessLog, Certificate, Edge, External, Protocol, Tls};
+use crate::{routing, suggest, yaml};
 
 /// The zone of a stack that declares none.
 const DEFAULT_ZONE: &str = "a";
@@ -29,19 +29,29 @@ pub(crate) fn check(draft: Draft, cx: &mut Context<'_>, mut reader: Reader<'_>) 
     let zones = zones(draft.zones, cx);
     let invariants = invariants(draft.invariants, cx);
 
-    let services = draft.services?;
-    ports(&services, cx);
-    cycles(&services, cx);
-    let services: BTreeMap<_, _> = services
-        .into_iter()
-        .filter_map(|(name, draft)| Some((name.value.clone(), service(name.value, draft?, cx, &mut reader))))
-        .collect();
+    let entries = draft.services?;
+    ports(&entries, draft.edge.tls.as_ref(), cx);
+    cycles(&entries, cx);
+    let (mut services, mut externals) = (BTreeMap::new(), BTreeMap::new());
+    for (name, entry) in entries {
+        let name = name.value;
+        match entry {
+            Some(EntryDraft::Own(draft)) => {
+                services.insert(name.clone(), service(name, *draft, cx, &mut reader));
+            }
+            Some(EntryDraft::External(draft)) => {
+                externals.insert(name.clone(), external(name, *draft));
+            }
+            None => {}
+        }
+    }
+    let edge = edge(draft.edge, cx, &mut reader);
 
-    let (routes, routes_known) = match draft.routes {
-        Section::There(routes) => (routed(routes, cx), true),
-        Section::Absent => (Vec::new(), true),
-        Section::Unusable => (Vec::new(), false),
+    let routes = match draft.routes {
+        Section::There(routes) => routing::routes(routes, cx),
+        Section::Absent | Section::Unusable => Vec::new(),
     };
+    let mut finder = draft.routes_whole.then(|| routing::Finder::new(&routes));
     let load = match draft.load {
         Section::There(load) => load,
         Section::Absent | Section::Unusable => Vec::new(),
@@ -49,8 +59,8 @@ pub(crate) fn check(draft: Draft, cx: &mut Context<'_>, mut reader: Reader<'_>) 
     let mut loads = BTreeMap::new();
     for (name, draft) in load {
         let Some(draft) = draft else { continue };
-        if routes_known {
-            routable(&draft, &routes, cx);
+        if let Some(finder) = &mut finder {
+            finder.finds(&draft, cx);
         }
         loads.insert(name.value.clone(), self::load(name.value, draft, cx, &mut reader));
     }
@@ -59,8 +69,8 @@ pub(crate) fn check(draft: Draft, cx: &mut Context<'_>, mut reader: Reader<'_>) 
         root: reader.root,
         zones,
         services,
-        externals: BTreeMap::new(),
-        edge: Edge::default(),
+        externals,
+        edge,
         routes,
         load: loads,
         invariants,
@@ -71,12 +81,17 @@ pub(crate) fn check(draft: Draft, cx: &mut Context<'_>, mut reader: Reader<'_>) 
 /// Every name that refers to something refers to something that is there.
 fn resolve(
     cx: &mut Context<'_>,
-    services: Option<&Pairs<ServiceName, ServiceDraft>>,
+    services: Option<&Pairs<ServiceName, EntryDraft>>,
     zones: &Section<Vec<At<ZoneName>>>,
     load: &Section<Pairs<LoadName, LoadDraft>>,
 ) {
-    let services: Option<BTreeSet<&str>> =
-        services.map(|services| services.iter().map(|(name, _)| name.value.as_str()).collect());
+    let entries: Option<BTreeMap<&str, Option<&EntryDraft>>> = services
+        .map(|services| services.iter().map(|(name, entry)| (name.value.as_str(), entry.as_ref())).collect());
+    let names = |keep: fn(&Option<&EntryDraft>) -> bool| -> Option<BTreeSet<&str>> {
+        Some(entries.as_ref()?.iter().filter(|(_, entry)| keep(entry)).map(|(name, _)| *name).collect())
+    };
+    let all = names(|_| true);
+    let own = names(|entry| !matches!(entry, Some(EntryDraft::External(_))));
     let zones: Option<BTreeSet<&str>> = match zones {
         Section::There(zones) => Some(zones.iter().map(|zone| zone.value.as_str()).collect()),
         Section::Absent => Some(BTreeSet::from([DEFAULT_ZONE])),
@@ -89,11 +104,17 @@ fn resolve(
     };
     for reference in std::mem::take(&mut cx.references) {
         let (what, known) = match reference.to {
-            Referent::Service => ("service", &services),
+            Referent::Target => ("service", &all),
+            Referent::Service | Referent::Dependency => ("service", &own),
             Referent::Zone => ("zone", &zones),
             Referent::Load => ("load", &load),
         };
         let Some(known) = known else { continue };
+        let entry = entries.as_ref().and_then(|entries| *entries.get(reference.name.as_str())?);
+        if let Some((message, hint)) = entry.and_then(|entry| unfit(reference.to, &reference.name, entry)) {
+            cx.reports.error_hint(reference.span, message, hint);
+            continue;
+        }
         if !known.contains(reference.name.as_str()) {
             let hint = if cx.reports.is_full() {
                 String::new()
@@ -102,6 +123,29 @@ fn resolve(
             };
             cx.reports.error_hint(reference.span, format!("there is no {what} `{}`", reference.name), hint);
         }
+    }
+}
+
+/// Why a service that is there is not one that may be meant: what to say, and a hint.
+fn unfit(to: Referent, name: &str, entry: &EntryDraft) -> Option<(String, &'static str)> {
+    let traffic = match entry {
+        EntryDraft::Own(draft) => &draft.traffic,
+        EntryDraft::External(draft) => &draft.traffic,
+    };
+    match (to, entry) {
+        (Referent::Dependency, EntryDraft::External(_)) => Some((
+            format!("`{name}` is an external service, which is not started here"),
+            "remove it: nothing waits for an external service",
+        )),
+        (Referent::Service, EntryDraft::External(_)) => Some((
+            format!("`{name}` is an external service: it has no replicas and no state here"),
+            "name a service that has a `command`",
+        )),
+        (Referent::Target, _) if traffic.protocol == Protocol::Tcp => Some((
+            format!("`{name}` speaks tcp, and routes lead requests"),
+            "offer it at a port of its own with `ports`",
+        )),
+        _ => None,
     }
 }
 
@@ -180,11 +224,18 @@ fn experiments(
 }
 
 /// No port of this machine is published twice.
-fn ports(services: &Pairs<ServiceName, ServiceDraft>, cx: &mut Context<'_>) {
-    let mut taken: BTreeMap<u16, &ServiceName> = BTreeMap::new();
-    for (name, draft) in services {
-        for port in draft.iter().flat_map(|draft| &draft.ports) {
-            if let Some(other) = taken.insert(port.value, &name.value) {
+fn ports(entries: &Pairs<ServiceName, EntryDraft>, tls: Option<&TlsDraft>, cx: &mut Context<'_>) {
+    let mut taken: BTreeMap<u16, &str> = BTreeMap::new();
+    let published = |entry: &'_ Option<EntryDraft>| match entry {
+        Some(EntryDraft::Own(draft)) => draft.ports.clone(),
+        Some(EntryDraft::External(draft)) => draft.ports.clone(),
+        None => Vec::new(),
+    };
+    let published = entries.iter().map(|(name, entry)| (name.value.as_str(), published(entry)));
+    let tls = tls.map(|tls| tls.port.clone()).filter(|port| port.value != 0);
+    for (name, ports) in published.chain([("gateway.tls", tls.into_iter().collect())]) {
+        for port in ports {
+            if let Some(other) = taken.insert(port.value, name) {
                 let message = format!("port {} is published twice", port.value);
                 let hint = format!("`{other}` has it already; choose another");
                 cx.reports.error_hint(port.span, message, hint);
@@ -195,11 +246,14 @@ fn ports(services: &Pairs<ServiceName, ServiceDraft>, cx: &mut Context<'_>) {
 
 /// No service waits for itself. Services that wait for nobody are taken away until none is left, or only those on a cycle and
 /// those that wait for one; a walk among these must come back to where it was.
-fn cycles(services: &Pairs<ServiceName, ServiceDraft>, cx: &mut Context<'_>) {
-    let mut waits: BTreeMap<&ServiceName, Vec<&At<ServiceName>>> = services
+fn cycles(entries: &Pairs<ServiceName, EntryDraft>, cx: &mut Context<'_>) {
+    let mut waits: BTreeMap<&ServiceName, Vec<&At<ServiceName>>> = entries
         .iter()
-        .filter_map(|(name, draft)| {
-            Some((&name.value, draft.as_ref()?.depends_on.iter().map(|(other, _)| other).collect()))
+        .filter_map(|(name, entry)| match entry {
+            Some(EntryDraft::Own(draft)) => {
+                Some((&name.value, draft.depends_on.iter().map(|(other, _)| other).collect()))
+            }
+            _ => None,
         })
         .collect();
     let mut waited_for: BTreeMap<&ServiceName, Vec<&ServiceName>> = BTreeMap::new();
@@ -276,9 +330,46 @@ fn service(name: ServiceName, draft: ServiceDraft, cx: &mut Context<'_>, reader:
             restart: draft.restart,
         },
         stop_grace_period: draft.stop_grace_period,
-        ports: draft.ports.iter().map(|port| PublishedPort { published: port.value }).collect(),
-        traffic: Traffic::default(),
+        ports: published(&draft.ports),
+        traffic: draft.traffic,
     }
+}
+
+fn published(ports: &[At<u16>]) -> Vec<PublishedPort> {
+    ports.iter().map(|port| PublishedPort { published: port.value }).collect()
+}
+
+fn external(name: ServiceName, draft: ExternalDraft) -> External {
+    External {
+        name,
+        addresses: draft.addresses,
+        ports: published(&draft.ports),
+        healthcheck: draft.healthcheck,
+        traffic: draft.traffic,
+    }
+}
+
+/// The gateway's edge, whose certificates and keys can be read.
+fn edge(draft: EdgeDraft, cx: &mut Context<'_>, reader: &mut Reader<'_>) -> Edge {
+    let mut there = |path: At<String>| {
+        reader.reads(&path, cx);
+        reader.root.join(path.value)
+    };
+    let tls = draft.tls.map(|tls| Tls {
+        port: tls.port.value,
+        certificates: tls
+            .certificates
+            .into_iter()
+            .map(|one| Certificate { cert: there(one.cert), key: there(one.key) })
+            .collect(),
+        client_ca: tls.client_ca.map(&mut there),
+    });
+    let access_log = draft.access_log.map(|log| AccessLog {
+        path: reader.root.join(log.path),
+        format: log.format,
+        sample: log.sample,
+    });
+    Edge { tls, proxy_protocol: draft.proxy_protocol, access_log, limits: draft.limits }
 }
 
 /// `env_file` entries overlaid by `environment`.
@@ -342,39 +433,6 @@ fn put(
             environment.insert(name.to_owned(), value);
         }
         None => {}
-    }
-}
-
-/// Routes, of which no two are for the same host and path.
-fn routed(drafts: Vec<At<RouteDraft>>, cx: &mut Context<'_>) -> Vec<Route> {
-    let mut seen = BTreeSet::new();
-    let mut routes = Vec::with_capacity(drafts.len());
-    for At { value: RouteDraft { host, path, to }, span } in drafts {
-        if !seen.insert((host.clone(), path.trim_end_matches('/').to_owned())) {
-            let of_host = host.as_ref().map(|host| format!(" of host `{}`", shown(host))).unwrap_or_default();
-            let message = format!("two routes are for the path `{}`{of_host}", shown(&path));
-            cx.reports.error_hint(span, message, "list both services under `to`, with weights");
-        }
-        routes.push(Route { host, ..Route::prefix(&path, to) });
-    }
-    routes
-}
-
-/// A load's path falls under a route.
-fn routable(load: &LoadDraft, routes: &[Route], cx: &mut Context<'_>) {
-    let host = load.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
-    let host = host.map(|(_, value)| value.split(':').next().unwrap_or_default().to_ascii_lowercase());
-    let path = load.path.value.split(['?', '#']).next().unwrap_or_default();
-    let hits = |route: &Route| route.path.matches(path) && (route.host.is_none() || route.host == host);
-    if !routes.iter().any(hits) {
-        let message = format!("no route leads from `{}` to a service", shown(path));
-        let mut hint = "add a route for it under `routes`".to_owned();
-        if let Some(other) =
-            routes.iter().find(|route| route.path.matches(path)).and_then(|route| route.host.as_ref())
-        {
-            hint = format!("there is one for the host `{}`: add the header `host: {0}`", shown(other));
-        }
-        cx.reports.error_hint(load.path.span, message, hint);
     }
 }
 

@@ -16,6 +16,7 @@ mod interpolate;
 mod keys;
 mod load;
 mod render;
+mod routing;
 mod schema;
 mod shape;
 mod source;
@@ -43,6 +44,6 @@ pub use stamp::Stamp;
 pub use traffic::{
     AccessFormat, AccessLog, Balance, Certificate, Concurrency, Edge, EdgeLimits, External, ExternalAddress,
     FieldMatch, Filters, HashKey, HeaderChanges, Mirror, PathMatch, PathRewrite, Priority, Protocol,
-    RateLimit, RatePer, Redirect, Rewrite, Route, Tls, Traffic, ValueMatch,
+    RateLimit, RatePer, Redirect, Rewrite, Route, Tls, Traffic, ValueMatch, whole,
 };
 pub use units::parse_duration;

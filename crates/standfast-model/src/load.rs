@@ -8,7 +8,7 @@ use crate::diagnostics::{Diagnostics, Severity, shown};
 use crate::files::{Disk, FILE_BYTES_MAX, Files};
 use crate::keys::STACK;
 use crate::shape::{Context, Shape};
-use crate::source::{Source, Span};
+use crate::source::{At, Source, Span};
 use crate::stack::Stack;
 use crate::yaml;
 
@@ -143,27 +143,49 @@ impl Reader<'_> {
         required: bool,
         cx: &mut Context<'_>,
     ) -> Option<u32> {
-        let mut refuse = |why: String| {
-            cx.reports.error(span, format!("cannot read {}: {why}", shown(path)));
-            None
-        };
-        let bytes = match self.files.read(&self.root.join(path), FILE_BYTES_MAX.min(self.left)) {
+        let bytes = match self.bytes(path) {
             Ok(bytes) => bytes,
-            Err(why) if why.kind() == io::ErrorKind::NotFound && !required => return None,
-            Err(why) if why.kind() == io::ErrorKind::FileTooLarge && self.left < FILE_BYTES_MAX => {
-                return refuse(format!(
-                    "the files of this stack hold more than {} MiB",
-                    NAMED_BYTES_MAX >> 20
-                ));
+            Err((io::ErrorKind::NotFound, _)) if !required => return None,
+            Err((_, why)) => {
+                refuse(path, span, &why, cx);
+                return None;
             }
-            Err(why) => return refuse(because(&why)),
         };
-        self.left -= bytes.len().min(self.left);
         match String::from_utf8(bytes) {
             Ok(text) => Some(cx.reports.sources.add(Source::new(self.shown_name(path), text))),
-            Err(error) => refuse(format!("it is not UTF-8: see byte {}", error.utf8_error().valid_up_to())),
+            Err(error) => {
+                let why = format!("it is not UTF-8: see byte {}", error.utf8_error().valid_up_to());
+                refuse(path, span, &why, cx);
+                None
+            }
         }
     }
+
+    /// Reports a file that cannot be read. What it holds is dropped: it may be a secret.
+    pub(crate) fn reads(&mut self, path: &At<String>, cx: &mut Context<'_>) {
+        if let Err((_, why)) = self.bytes(&path.value) {
+            refuse(&path.value, path.span, &why, cx);
+        }
+    }
+
+    /// The bytes of a file, or why they cannot be had.
+    fn bytes(&mut self, path: &str) -> Result<Vec<u8>, (io::ErrorKind, String)> {
+        match self.files.read(&self.root.join(path), FILE_BYTES_MAX.min(self.left)) {
+            Ok(bytes) => {
+                self.left -= bytes.len().min(self.left);
+                Ok(bytes)
+            }
+            Err(why) if why.kind() == io::ErrorKind::FileTooLarge && self.left < FILE_BYTES_MAX => {
+                let why = format!("the files of this stack hold more than {} MiB", NAMED_BYTES_MAX >> 20);
+                Err((io::ErrorKind::FileTooLarge, why))
+            }
+            Err(why) => Err((why.kind(), because(&why))),
+        }
+    }
+}
+
+fn refuse(path: &str, span: Span, why: &str, cx: &mut Context<'_>) {
+    cx.reports.error(span, format!("cannot read {}: {why}", shown(path)));
 }
 
 /// A path as messages show it: all of it, but nothing that a terminal would obey.

@@ -69,7 +69,9 @@ mod tests {
     }
 
     fn decodes(text: &str) -> Result<(), String> {
-        let files = BTreeMap::from([(PathBuf::from("/stack/load/a.json"), "{}".to_owned())]);
+        let files = ["load/a.json", "tls/a.pem", "tls/a.key", "tls/b.pem", "tls/b.key", "tls/ca.pem"]
+            .map(|path| (Path::new("/stack").join(path), "{}".to_owned()));
+        let files = BTreeMap::from(files);
         let environment = BTreeMap::new();
         let result = crate::parse(text, Path::new("/stack"), &files, &environment);
         result.map(drop).map_err(|found| found.to_string())
@@ -117,7 +119,7 @@ mod tests {
             for inner in ["anyOf", "oneOf"] {
                 value[inner].as_array().into_iter().flatten().for_each(|value| walk(path, value));
             }
-            for inner in ["items", "additionalProperties"] {
+            for inner in ["items", "additionalProperties", "then", "else"] {
                 if value[inner].is_object() {
                     walk(path, &value[inner]);
                 }
@@ -182,6 +184,19 @@ mod tests {
         "load/a.json",
         "a b",
         "service_started",
+        "http2",
+        "tcp",
+        "10.0.0.5:8080",
+        "[::1]:80",
+        "*.a.b",
+        "adaptive",
+        "path",
+        "client",
+        "x-a",
+        "10%",
+        "301",
+        "5/s",
+        "tls/a.pem",
     ];
 
     fn anything() -> impl Strategy<Value = Value> {
@@ -193,6 +208,17 @@ mod tests {
             Just(json!(["orders"])),
             Just(json!({"orders": {"condition": "service_started"}})),
             Just(json!({"file": "load/a.json"})),
+            Just(json!({"exact": "/x"})),
+            Just(json!({"regex": "a|b"})),
+            Just(json!({"present": true})),
+            Just(json!({"header": "x-a"})),
+            Just(json!({"hash": "path"})),
+            Just(json!({"external": ["b:1"]})),
+            Just(json!({"address": "b:1"})),
+            Just(json!({"set": {"x-a": 1}})),
+            Just(json!({"scheme": "https"})),
+            Just(json!({"path_prefix": "/"})),
+            Just(json!({"rate": 1})),
             (-2_i64..2_000).prop_map(|number| json!(number)),
             (0.0..3.0).prop_map(|number: f64| json!(number)),
             proptest::sample::select(TEXTS).prop_map(|text| json!(text)),

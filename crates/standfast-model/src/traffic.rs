@@ -1,13 +1,14 @@
 //! What the gateway is told about traffic. Words follow the Kubernetes Gateway API where it has them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ServiceName, ZoneName};
-use crate::stack::{HealthCheck, Target};
+use crate::stack::{HealthCheck, PublishedPort, Target};
 
 /// A service that is not started here: requests go to addresses that others run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,7 +17,10 @@ pub struct External {
     pub name: ServiceName,
     /// Where it is, at least one, each once, in the order written.
     pub addresses: Vec<ExternalAddress>,
-    /// How to see that an address is ready; `None` when only its answers tell.
+    /// Ports at which the gateway offers it to this machine, besides the routes.
+    #[serde(default)]
+    pub ports: Vec<PublishedPort>,
+    /// How to see that an address is ready: a probe over HTTP or TCP; `None` when only its answers tell.
     pub healthcheck: Option<HealthCheck>,
     /// How its requests are treated.
     pub traffic: Traffic,
@@ -25,12 +29,20 @@ pub struct External {
 /// One address of an external service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExternalAddress {
-    /// A host name or an IP address (IPv6 without brackets).
+    /// A host name in lower case, or an IP address in its usual form (IPv6 without brackets).
     pub host: String,
     /// The port.
     pub port: u16,
     /// The zone that it is in, if that is known.
     pub zone: Option<ZoneName>,
+}
+
+/// As a URL has it: `db.internal:80`, `[fd00::1]:80`.
+impl fmt::Display for ExternalAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port, .. } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
 }
 
 /// How the requests for one service are treated (`services.*.traffic`).
@@ -54,8 +66,6 @@ pub struct Traffic {
     pub slow_start: Duration,
     /// How many requests its replicas are given at a time.
     pub concurrency: Concurrency,
-    /// For how long the first answer to a request with an `Idempotency-Key` is kept and given again; zero is not at all.
-    pub keep_answers: Duration,
 }
 
 impl Default for Traffic {
@@ -69,7 +79,6 @@ impl Default for Traffic {
             balance: Balance::LeastLoaded,
             slow_start: Duration::ZERO,
             concurrency: Concurrency::Adaptive,
-            keep_answers: Duration::ZERO,
         }
     }
 }
@@ -127,8 +136,13 @@ pub enum Concurrency {
     Unlimited,
 }
 
+/// The pattern by which a text matches one of a route's regular expressions as a whole, and not only in part.
+pub fn whole(regex: &str) -> String {
+    format!("^(?:{regex})$")
+}
+
 /// Which paths a route is for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PathMatch {
     /// A prefix on segment boundaries: `/orders` matches `/orders` and `/orders/1`, not `/ordersX`.
@@ -153,7 +167,7 @@ impl PathMatch {
             Self::Prefix(prefix) => Self::is_under(prefix, path),
             Self::Exact(exact) => exact == path,
             Self::Regex(regex) => {
-                regex_lite::Regex::new(&format!("^(?:{regex})$")).is_ok_and(|regex| regex.is_match(path))
+                regex_lite::Regex::new(&whole(regex)).is_ok_and(|regex| regex.is_match(path))
             }
         }
     }
@@ -167,7 +181,7 @@ impl PathMatch {
 }
 
 /// What a header field or a query parameter must be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FieldMatch {
     /// Its name: of a header field in lower case, of a query parameter as it is.
     pub name: String,
@@ -176,7 +190,7 @@ pub struct FieldMatch {
 }
 
 /// What a value must be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ValueMatch {
     /// This text, case and all.
@@ -203,11 +217,12 @@ pub struct Filters {
     pub mirror: Option<Mirror>,
 }
 
-/// Changes of header fields, in this order.
+/// Changes of header fields, in this order. Names are in lower case, and none is one that the gateway sets itself; values
+/// are visible ASCII characters, blanks and tabs.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HeaderChanges {
-    /// Taken out. Names in lower case.
+    /// Taken out.
     pub remove: Vec<String>,
     /// Put in place of all of that name.
     pub set: BTreeMap<String, String>,
@@ -225,7 +240,7 @@ impl HeaderChanges {
 /// A change of what a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rewrite {
-    /// The host that the service sees.
+    /// The host that the service sees, lower case, without a port.
     pub host: Option<String>,
     /// The path that the service sees.
     pub path: Option<PathRewrite>,
@@ -237,11 +252,11 @@ pub struct Rewrite {
 pub enum PathRewrite {
     /// The whole path is this one; the query stays.
     Full(String),
-    /// This takes the place of the route's path prefix.
+    /// This takes the place of the route's path prefix; the route's path is one.
     Prefix(String),
 }
 
-/// An answer that sends the client elsewhere.
+/// An answer that sends the client elsewhere: at least one of scheme, host, port and path is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Redirect {
     /// `http` or `https`; the request's own when absent.
@@ -306,7 +321,7 @@ pub enum RatePer {
 /// them: host, exact path, longest prefix, regular expression, method, most header fields, most query parameters, first written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Route {
-    /// The host it is for, lower case, without a port; `*.example.org` for any host under it; any when absent.
+    /// The host it is for, lower case, without a port; `*.example.org` for any host under it, however deep; any when absent.
     pub host: Option<String>,
     /// The paths it is for.
     pub path: PathMatch,
@@ -316,7 +331,7 @@ pub struct Route {
     pub headers: Vec<FieldMatch>,
     /// Query parameters that must be there.
     pub query: Vec<FieldMatch>,
-    /// Where requests go; at least one with a weight above 0, or none where the route redirects.
+    /// Where requests go, each service once: at least one with a weight above 0, or none where the route redirects.
     pub to: Vec<Target>,
     /// What is changed.
     pub filters: Filters,
@@ -331,6 +346,18 @@ pub struct Route {
 }
 
 impl Route {
+    /// Whether it is for a host, given in lower case and without a port.
+    pub fn is_for_host(&self, host: Option<&str>) -> bool {
+        match (self.host.as_deref(), host) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(own), Some(host)) => match own.strip_prefix('*') {
+                Some(parent) => host.len() > parent.len() && host.ends_with(parent),
+                None => own == host,
+            },
+        }
+    }
+
     /// A route for a prefix and nothing else.
     pub fn prefix(path: &str, to: Vec<Target>) -> Self {
         Self {

@@ -12,6 +12,8 @@ pub(crate) const DURATION_PATTERN: &str = r"^([0-9]+(\.[0-9]+)?(us|µs|ms|s|m|h)
 pub(crate) const BYTES_PATTERN: &str = r"^[0-9]+(\.[0-9]+)? ?([kKmMgGtT]([iI]?[bB])?|[bB])?$";
 /// A number of cores as the JSON Schema knows it.
 pub(crate) const CORES_PATTERN: &str = r"^[0-9]+(\.[0-9]+)?$";
+/// A share as the JSON Schema knows it.
+pub(crate) const PERCENT_PATTERN: &str = r"^[0-9]+(\.[0-9]+)?%?$";
 /// A rate as the JSON Schema knows it.
 pub(crate) const RATE_PATTERN: &str = r"^[0-9]+(\.[0-9]+)?(/(s|m|h))?$";
 
@@ -83,6 +85,12 @@ pub(crate) fn millis_of_cores(text: &str) -> Option<u64> {
     let (number, rest) = number(text)?;
     let millis = number * 1_000.0;
     (rest.is_empty() && millis < 9e15).then(|| millis.round() as u64)
+}
+
+/// `10`, `0.5` or `10%`, in percent.
+pub(crate) fn percent(text: &str) -> Option<f64> {
+    let (number, rest) = number(text)?;
+    matches!(rest, "" | "%").then_some(number)
 }
 
 /// `250/s`, `15000/m`, or a number: arrivals a second.
@@ -160,6 +168,7 @@ mod tests {
         assert_eq!(show_bytes(1_500), "1500 bytes");
         assert_eq!(millis_of_cores("0.5"), Some(500));
         assert_eq!(millis_of_cores("0.5x"), None);
+        assert_eq!((percent("0.5%"), percent("10"), percent("1 %")), (Some(0.5), Some(10.0), None));
         assert_eq!(rate("15000/m"), Some(250.0));
         assert_eq!(rate("2.5"), Some(2.5));
         assert_eq!(rate("1/d"), None);

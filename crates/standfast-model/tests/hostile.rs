@@ -101,6 +101,25 @@ fn files_named_a_thousand_times_cannot_fill_the_memory() {
     assert!(brief(&found).iter().any(|line| line.contains("hold more than 16 MiB")), "{:?}", brief(&found));
 }
 
+#[test]
+fn regular_expressions_cannot_take_all_day() {
+    let routes = |path: &str| -> String {
+        (0..600).map(|n| format!("  - {{path: {{regex: '/{n}{path}'}}, to: a}}\n")).collect()
+    };
+    let loads: String =
+        (0..300).map(|n| format!("  l{n}: {{path: /{n}x/{}, rate: 1}}\n", "a".repeat(2_000))).collect();
+    // Each becomes a machine near the largest that is taken.
+    let text = format!(
+        "services: {{a: {{command: x}}}}\nroutes:\n{}load:\n{loads}",
+        routes("(x/|y?)((a|b?){14}){14}")
+    );
+    let (result, took) = timed(|| parse(&text));
+    assert!(took < BOUND, "{took:?}");
+    result.unwrap_or_else(|found| panic!("{:?}", brief(&found).first()));
+    let text = format!("services: {{a: {{command: x}}}}\nroutes:\n{}", routes("((a{100}){100}){100}"));
+    assert!(refused(&text).contains("must be a regular expression"));
+}
+
 const PIECES: &[&str] = &[
     "&a ", "*a", "<<: *a\n", "${", "}", "[", "]", "{", "}", "- ", ": ", "\t", "\n", "\u{0}", "\u{feff}", "'",
     "\"", "|\n", "é",

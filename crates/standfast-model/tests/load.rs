@@ -2,8 +2,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use standfast_model::{
-    Dependency, DependsOn, Experiment, Fault, Load, PathMatch, Probe, PublishedPort, RestartCondition,
-    Service, Stack, UpdateOrder,
+    AccessFormat, Dependency, DependsOn, EdgeLimits, Experiment, Fault, Load, PathMatch, Priority, Probe,
+    PublishedPort, RateLimit, RatePer, RestartCondition, Service, Stack, Traffic, UpdateOrder,
 };
 
 use crate::{brief, corpus, parse, parse_with};
@@ -195,6 +195,74 @@ fn a_route_without_a_path_takes_everything() {
     let stack = stack("services: {a: {command: x}}\nroutes: [{host: Shop.Example, to: a}]\n");
     assert_eq!(stack.routes[0].path, PathMatch::Prefix("/".to_owned()));
     assert_eq!(stack.routes[0].host.as_deref(), Some("shop.example"));
+}
+
+/// Files that good stacks name.
+const FILES: [(&str, &str); 5] =
+    [("tls/a.pem", ""), ("tls/a.key", ""), ("tls/b.pem", ""), ("tls/b.key", ""), ("tls/ca.pem", "")];
+
+#[test]
+fn every_key_of_traffic_arrives_where_it_belongs() {
+    let loaded = parse_with(&corpus("good/edge.yaml"), &FILES, &[]).unwrap();
+    assert_eq!(brief(&loaded.warnings), [""; 0]);
+    insta::assert_snapshot!(serde_json::to_string_pretty(&loaded.stack).unwrap());
+}
+
+#[test]
+fn traffic_and_the_edge_have_the_documented_defaults() {
+    let text = "services: {a: {command: x}, b: {external: 'b:1'}}\nroutes: [{to: a, mirror: b, rate_limit: {rate: 2.5}}, \
+                {path: /x, redirect: {scheme: https}}]\n\
+                gateway: {tls: {certificates: [{cert: tls/a.pem, key: tls/a.key}]}, access_log: logs/a.log}\n";
+    let stack = parse_with(text, &FILES, &[]).unwrap().stack;
+    let (a, b) = (&stack.services[&"a".parse().unwrap()], &stack.externals[&"b".parse().unwrap()]);
+    assert_eq!((&a.traffic, &b.traffic), (&Traffic::default(), &Traffic::default()));
+    assert_eq!((&b.healthcheck, b.ports.len(), b.addresses[0].to_string()), (&None, 0, "b:1".to_owned()));
+
+    let route = &stack.routes[0];
+    let limit = RateLimit { rate_per_second: 2.5, burst: 3, per: RatePer::Route };
+    assert_eq!((route.priority, &route.rate_limits), (Priority::Normal, &vec![limit]));
+    assert_eq!((route.timeout, route.concurrency_max), (None, None));
+    assert!(route.filters.request_headers.is_empty() && route.filters.response_headers.is_empty());
+    assert!(route.filters.mirror.as_ref().is_some_and(|mirror| mirror.percent == 100.0));
+    assert_eq!(stack.routes[1].filters.redirect.as_ref().unwrap().status, 302);
+
+    let tls = stack.edge.tls.unwrap();
+    assert_eq!((tls.port, tls.client_ca), (8_443, None));
+    assert_eq!(tls.certificates[0].key, std::path::Path::new("/stack/tls/a.key"));
+    let log = stack.edge.access_log.unwrap();
+    assert_eq!(log.path, std::path::Path::new("/stack/logs/a.log"));
+    assert_eq!((log.format, log.sample), (AccessFormat::Json, 1));
+    assert_eq!((stack.edge.limits, stack.edge.proxy_protocol), (EdgeLimits::default(), false));
+}
+
+#[test]
+fn a_stack_of_external_services_alone_is_one() {
+    let stack = stack(
+        "services: {b: {external: ['B.internal:80', '[FD00::0:1]:8080'], ports: [9000]}}\nroutes: [{to: b}]\n",
+    );
+    let b = &stack.externals[&"b".parse().unwrap()];
+    assert!(stack.services.is_empty());
+    assert_eq!(b.ports, [PublishedPort { published: 9_000 }]);
+    let shown: Vec<String> = b.addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["b.internal:80", "[fd00::1]:8080"]);
+}
+
+#[test]
+fn a_wildcard_is_for_hosts_under_it_and_not_for_itself() {
+    let stack = stack("services: {a: {command: x}}\nroutes: [{host: '*.Shop.test', to: a}]\n");
+    let is_for = |host| stack.routes[0].is_for_host(host);
+    assert!(is_for(Some("a.shop.test")) && is_for(Some("a.b.shop.test")));
+    assert!(!is_for(Some("shop.test")) && !is_for(Some(".shop.test")) && !is_for(Some("ashop.test")));
+    assert!(!is_for(None));
+}
+
+#[test]
+fn a_secret_that_is_named_is_looked_at_but_not_kept() {
+    let text =
+        "services: {a: {command: x}}\ngateway: {tls: {certificates: [{cert: a.pem, key: a.key}]}, tsl: 1}\n";
+    let found = parse_with(text, &[("a.pem", ""), ("a.key", "SECRET")], &[]).unwrap_err();
+    assert_eq!(brief(&found).len(), 1);
+    assert!(![found.to_string(), format!("{found:?}")].iter().any(|text| text.contains("SECRET")));
 }
 
 #[test]

@@ -17,11 +17,13 @@ fn said(file: &str) -> String {
 #[test]
 fn every_mistake_of_form_is_named_at_its_place() {
     insta::assert_snapshot!(said("bad/structure.yaml"));
+    insta::assert_snapshot!(said("bad/traffic.yaml"));
 }
 
 #[test]
 fn every_mistake_of_meaning_is_named_at_its_place() {
     insta::assert_snapshot!(said("refused/meaning.yaml"));
+    insta::assert_snapshot!(said("refused/traffic.yaml"));
 }
 
 #[test]

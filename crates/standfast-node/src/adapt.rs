@@ -4,18 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use standfast_control::{ReplicaStatus, Role, Status};
-use standfast_gateway::{Endpoint, EndpointState, Policy, Pool, Snapshot};
+use standfast_gateway::{Endpoint, EndpointState, Pool, Snapshot};
 use standfast_model::{ServiceName, Stack};
 use standfast_platform::ReplicaState;
 use standfast_runtime::Stop;
 use tokio::sync::{oneshot, watch};
 
+use crate::alone::external_pools;
+use crate::edge::AccessLogs;
+use crate::externals::ExternalEndpoints;
 use crate::wiring::Wiring;
 
 /// Renews the gateway's picture of the world whenever control's changes, and lets the gateway accept once there is one.
 pub(crate) async fn snapshots(
     mut statuses: watch::Receiver<Arc<Status>>,
     stacks: watch::Receiver<Option<Arc<Stack>>>,
+    mut outside: Outside,
     snapshots: watch::Sender<Arc<Snapshot>>,
     wiring: Arc<Wiring>,
     stop: Stop,
@@ -26,7 +30,10 @@ pub(crate) async fn snapshots(
         let stack = stacks.borrow().clone();
         if let (Some(_), Some(stack)) = (&status.target, stack) {
             version += 1;
-            snapshots.send_replace(Arc::new(snapshot(&stack, &status, version)));
+            let mut next = snapshot(&stack, &status, &outside.externals.borrow_and_update(), version);
+            next.access_log = outside.access_logs.of(stack.edge.access_log.as_ref());
+            next.tls = outside.tls.borrow_and_update().clone();
+            snapshots.send_replace(Arc::new(next));
             if let Err(error) = wiring.open().await {
                 tracing::error!(%error, "the gateway cannot accept yet");
             }
@@ -35,8 +42,17 @@ pub(crate) async fn snapshots(
             biased;
             () = stop.requested() => return,
             changed = statuses.changed() => if changed.is_err() { return },
+            Ok(()) = outside.externals.changed() => {}
+            Ok(()) = outside.tls.changed() => {}
         }
     }
+}
+
+/// What comes from beyond the stack.
+pub(crate) struct Outside {
+    pub(crate) externals: watch::Receiver<ExternalEndpoints>,
+    pub(crate) tls: watch::Receiver<Option<Arc<rustls::ServerConfig>>>,
+    pub(crate) access_logs: AccessLogs,
 }
 
 /// Keeps the state API's list of services; says once when there is one.
@@ -64,15 +80,21 @@ pub(crate) async fn services(
 }
 
 /// What the gateway must know.
-fn snapshot(stack: &Stack, status: &Status, version: u64) -> Snapshot {
+fn snapshot(stack: &Stack, status: &Status, externals: &ExternalEndpoints, version: u64) -> Snapshot {
     let pool = |name: &ServiceName| {
         let replicas =
             status.services.get(name).map(|service| service.replicas.as_slice()).unwrap_or_default();
-        Pool { endpoints: replicas.iter().filter_map(endpoint).collect(), policy: Policy::default() }
+        let policy = stack.services.get(name).map(|service| service.traffic.clone()).unwrap_or_default();
+        Pool { endpoints: replicas.iter().filter_map(endpoint).collect(), policy }
     };
-    let services: BTreeMap<ServiceName, Pool> =
-        stack.services.keys().map(|name| (name.clone(), pool(name))).collect();
-    Snapshot { version, routes: stack.routes.clone(), services, gateway_zone: None }
+    let services: BTreeMap<ServiceName, Pool> = stack
+        .services
+        .keys()
+        .map(|name| (name.clone(), pool(name)))
+        .chain(external_pools(stack, externals))
+        .collect();
+    let edge = Some(stack.edge.clone());
+    Snapshot { version, routes: stack.routes.clone(), services, edge, ..Snapshot::default() }
 }
 
 fn endpoint(replica: &ReplicaStatus) -> Option<Endpoint> {

@@ -21,7 +21,7 @@ use crate::answers::{
     ANSWERS_VERSION, ErrorAnswer, PlanAnswer, ReplicaAnswer, RequestsAnswer, ServiceAnswer, StatusAnswer,
     StepAnswer, ZoneAnswer,
 };
-use crate::client::{ApplyRequest, RestartRequest};
+use crate::client::{ApplyRequest, REQUESTS, RecentRequest, RestartRequest};
 use crate::reserve::Reserve;
 use crate::wiring::Wiring;
 
@@ -35,6 +35,9 @@ pub(crate) struct Admin {
     pub(crate) health: watch::Receiver<Health>,
     pub(crate) reserve: Arc<Reserve>,
 }
+
+/// Records in one answer.
+const RECENT_MAX: usize = 1_000;
 
 type Answer = Result<Response<Bytes>, Refusal>;
 
@@ -55,6 +58,10 @@ pub(crate) async fn handle(admin: Arc<Admin>, request: Request<Bytes>) -> Respon
         (&Method::POST, "/v1/apply") => admin.apply(request.body()).await,
         (&Method::POST, "/v1/restart") => admin.restart(request.body()).await,
         (&Method::POST, "/v1/down") => admin.down().await,
+        (&Method::GET, path) if path.strip_prefix(REQUESTS).is_some() => {
+            admin.why(path.strip_prefix(REQUESTS).unwrap_or_default())
+        }
+        (&Method::POST, "/v1/requests") => admin.recent(request.body()),
         (method, path) => {
             Err(Refusal::new(StatusCode::NOT_FOUND, "refused", format!("there is no {method} {path} here")))
         }
@@ -63,6 +70,19 @@ pub(crate) async fn handle(admin: Arc<Admin>, request: Request<Bytes>) -> Respon
 }
 
 impl Admin {
+    fn why(&self, id: &str) -> Answer {
+        let unknown = || {
+            let message = format!("no request is remembered by the id `{id}`");
+            Refusal::new(StatusCode::NOT_FOUND, "unknown_request", message)
+        };
+        Ok(json(StatusCode::OK, &self.gateway.why(id).ok_or_else(unknown)?))
+    }
+
+    fn recent(&self, body: &[u8]) -> Answer {
+        let RecentRequest { limit, filter } = read(body)?;
+        Ok(json(StatusCode::OK, &self.gateway.recent(limit.min(RECENT_MAX), &filter)))
+    }
+
     async fn status(&self) -> Answer {
         let (Some(public), Some(state_api)) = (self.wiring.public(), self.wiring.state()) else {
             return Err(Refusal::new(

@@ -23,6 +23,7 @@ use crate::guard::guard;
 use crate::reserve::{Reserve, ReservingStore};
 use crate::settings::{Settings, SettingsError};
 use crate::wiring::{WiredPlatform, Wiring};
+use crate::{edge, externals};
 
 /// How long a node waits for its agent, and for the store's file that a killed predecessor may still hold for a moment.
 const AGENT_WAIT: Duration = Duration::from_secs(10);
@@ -121,8 +122,20 @@ pub async fn build(state_dir: &Path, net: Net, clock: Clock) -> Result<Node, Bui
 
     // Who sees to what.
     tasks.spawn_fallible("control", OnError::Stop, OnStop::Wait, control.run(tasks.stop()));
-    let adapting =
-        adapt::snapshots(handle.changes(), stack.clone(), snapshots, Arc::clone(&wiring), tasks.stop());
+    let (endpoints, externals) = watch::channel(externals::ExternalEndpoints::default());
+    let watching = externals::follow(stack.clone(), endpoints, clock, net, tasks.stop());
+    tasks.spawn("external services", OnStop::Abort, watching);
+    let (configs, tls) = watch::channel(None);
+    tasks.spawn("certificates", OnStop::Abort, edge::follow(stack.clone(), configs, clock, tasks.stop()));
+    let outside = adapt::Outside { externals, tls, access_logs: edge::AccessLogs::new(clock) };
+    let adapting = adapt::snapshots(
+        handle.changes(),
+        stack.clone(),
+        outside,
+        snapshots,
+        Arc::clone(&wiring),
+        tasks.stop(),
+    );
     tasks.spawn("snapshots", OnStop::Wait, adapting);
     start_state_api(&tasks, &wiring, &store, stack, clock)?;
     let admin = Admin {

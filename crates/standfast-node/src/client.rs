@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use standfast_gateway::{Filter, Record};
 use standfast_model::Stack;
 use standfast_runtime::http::Client;
 use standfast_runtime::{Clock, Net, Peer};
@@ -57,6 +58,16 @@ pub(crate) struct ApplyRequest {
     pub(crate) plan: Option<String>,
     pub(crate) author: String,
     pub(crate) reason: String,
+}
+
+/// The path before a request's id.
+pub(crate) const REQUESTS: &str = "/v1/requests/";
+
+/// What is sent to see the newest requests that are remembered.
+#[derive(Debug, Serialize, serde::Deserialize)]
+pub(crate) struct RecentRequest {
+    pub(crate) limit: usize,
+    pub(crate) filter: Filter,
 }
 
 /// What is sent to have replicas replaced.
@@ -132,6 +143,25 @@ impl AdminClient {
     /// See [`AdminError`].
     pub async fn down(&self) -> Result<PlanAnswer, AdminError> {
         self.call(Method::POST, "/v1/down", &()).await
+    }
+
+    /// What became of a request, by its `Standfast-Request-Id`, what its client calls it, or its trace.
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`] when nothing is remembered of it.
+    pub async fn why(&self, id: &str) -> Result<Record, AdminError> {
+        // Only what an id may consist of gets into the path; anything else is unknown in any case.
+        let legal: String = id.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).collect();
+        self.call(Method::GET, &format!("{REQUESTS}{legal}"), &()).await
+    }
+
+    /// The newest requests that are remembered, newest first.
+    ///
+    /// # Errors
+    /// See [`AdminError`].
+    pub async fn recent(&self, limit: usize, filter: &Filter) -> Result<Vec<Record>, AdminError> {
+        let request = RecentRequest { limit, filter: filter.clone() };
+        self.call(Method::POST, "/v1/requests", &request).await
     }
 
     async fn call<T: DeserializeOwned>(

@@ -1,15 +1,18 @@
 //! The composition root: builds a node out of its engines, adapts their ports to each other, and answers on the admin socket; and what starts,
-//! finds and proves running stacks.
+//! finds and proves running stacks. `alone` runs a gateway without the rest.
 //!
 //! Read `build.rs` first. Engines know nothing of each other: `wiring` gives the gateway its sockets and replicas their addresses, `adapt` turns
-//! control's status into the gateway's snapshot, `guard` keeps the agent alive, `reserve` keeps room on the disk for healing, `target` shows
+//! control's status into the gateway's snapshot, `externals` watches services that others run, `edge` certificates, `guard` keeps the agent alive, `reserve` keeps room on the disk for healing, `target` shows
 //! the running stack to `prove`.
 
 mod adapt;
 mod admin;
+mod alone;
 mod answers;
 mod build;
 mod client;
+mod edge;
+mod externals;
 mod guard;
 mod launch;
 pub mod machine;
@@ -21,6 +24,7 @@ mod settings;
 mod target;
 mod wiring;
 
+pub use alone::{AloneError, AloneObserver, AloneOptions, run_gateway};
 pub use answers::{
     ANSWERS_VERSION, ErrorAnswer, PlanAnswer, ReplicaAnswer, RequestsAnswer, ServiceAnswer, StatusAnswer,
     StepAnswer, ZoneAnswer,
@@ -33,4 +37,5 @@ pub use machine::limits_limitation;
 pub use plant::PLANTS;
 pub use preview::first_start;
 pub use settings::{LAYOUT_VERSION, Settings, SettingsError};
+pub use standfast_gateway::{Filter as RequestFilter, Record as RequestRecord};
 pub use target::LocalTarget;

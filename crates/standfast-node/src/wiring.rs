@@ -21,6 +21,8 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 enum Purpose {
     /// Requests from outside.
     Public,
+    /// The same through TLS, at this port.
+    PublicTls(u16),
     /// The state API.
     State,
     /// Requests of replicas in a zone for a service.
@@ -33,6 +35,7 @@ impl Purpose {
     fn name(&self) -> String {
         match self {
             Self::Public => "public".into(),
+            Self::PublicTls(port) => format!("public-tls/{port}"),
             Self::State => "state".into(),
             Self::Service(service, zone) => format!("service/{service}/{zone}"),
             Self::Published(service, port) => format!("port/{service}/{port}"),
@@ -42,6 +45,7 @@ impl Purpose {
     fn kind(&self) -> Option<ListenerKind> {
         match self {
             Self::Public => Some(ListenerKind::Public),
+            Self::PublicTls(_) => Some(ListenerKind::PublicTls),
             Self::State => None,
             Self::Service(service, zone) => {
                 Some(ListenerKind::Service { service: service.clone(), caller_zone: Some(zone.clone()) })
@@ -173,7 +177,7 @@ impl Wiring {
     /// Adds to an order how replicas find the other services and their state.
     fn complete(&self, wanted: &mut Wanted, stack: &Stack) {
         for zone in &stack.zones {
-            let urls = stack.services.keys().filter_map(|service| {
+            let urls = stack.services.keys().chain(stack.externals.keys()).filter_map(|service| {
                 let address = self.address(&Purpose::Service(service.clone(), zone.clone()))?;
                 Some((url_variable(service), format!("http://{address}")))
             });
@@ -192,6 +196,9 @@ impl Wiring {
         let (address, port, sockets) = match purpose {
             Purpose::Public => {
                 (self.settings.public_address, self.settings.public_port, self.settings.workers)
+            }
+            Purpose::PublicTls(port) => {
+                (self.settings.public_address, Some(*port).filter(|port| *port != 0), self.settings.workers)
             }
             Purpose::State => (LOOPBACK, None, 1),
             Purpose::Service(..) => (LOOPBACK, None, self.settings.workers),
@@ -213,6 +220,14 @@ fn url_variable(service: &ServiceName) -> String {
 fn purposes(stack: Option<&Stack>) -> Vec<Purpose> {
     let mut purposes = vec![Purpose::Public, Purpose::State];
     let Some(stack) = stack else { return purposes };
+    purposes.extend(stack.edge.tls.iter().map(|tls| Purpose::PublicTls(tls.port)));
+    for external in stack.externals.values() {
+        let in_zone = |zone: &ZoneName| Purpose::Service(external.name.clone(), zone.clone());
+        purposes.extend(stack.zones.iter().map(in_zone));
+        let published =
+            external.ports.iter().map(|port| Purpose::Published(external.name.clone(), port.published));
+        purposes.extend(published);
+    }
     for service in stack.services.values() {
         let in_zone = |zone: &ZoneName| Purpose::Service(service.name.clone(), zone.clone());
         purposes.extend(stack.zones.iter().map(in_zone));

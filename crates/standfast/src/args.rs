@@ -79,6 +79,16 @@ pub(crate) enum Command {
         after_help = "Examples:\n  standfast plan examples/shop             prints the plan's number\n  standfast apply examples/shop --plan 3f2a91c0\n  standfast apply examples/shop --yes      plan and apply in one go"
     )]
     Apply(ApplyArgs),
+    /// Why a request got its answer: which replicas were tried, and what came of it
+    #[command(
+        after_help = "Examples:\n  standfast why-request 01937c2e-…              by the answer's Standfast-Request-Id\n  standfast why-request                          the newest that failed, were repeated, hedged, shed or slow\n  standfast why-request --service orders --status 503 --json"
+    )]
+    WhyRequest(WhyArgs),
+    /// Run the gateway by itself, in front of services that others run (`external`)
+    #[command(
+        after_help = "Examples:\n  standfast gateway edge/\n  standfast gateway edge/ --listen 0.0.0.0:80 --workers 4\n  kill -HUP PID     reads the stack again; open connections go on"
+    )]
+    Gateway(GatewayArgs),
     /// Check a stack's files: all errors at once
     #[command(
         after_help = "Examples:\n  standfast check\n  standfast check examples/shop\n  standfast check examples/shop --json"
@@ -202,6 +212,49 @@ pub(crate) struct UpArgs {
     /// How long to wait for everything to be ready
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = standfast_model::parse_duration)]
     pub(crate) wait: Duration,
+}
+
+/// `why-request`.
+#[derive(Debug, Args)]
+pub(crate) struct WhyArgs {
+    /// The request: its Standfast-Request-Id, the id that its client gave it, or its trace id [default: the newest that something happened to]
+    #[arg(value_name = "ID")]
+    pub(crate) id: Option<String>,
+    /// The stack: a folder with standfast.yaml, or the file itself
+    #[arg(long, default_value = ".", value_name = "STACK")]
+    pub(crate) stack: PathBuf,
+    /// Where the running stack keeps its state [default: a folder of its own under ~/.local/state/standfast]
+    #[arg(long, value_name = "DIR", env = "STANDFAST_STATE", hide_env = true)]
+    pub(crate) state: Option<PathBuf>,
+    /// Only requests for this service
+    #[arg(long, value_name = "SERVICE", conflicts_with = "id")]
+    pub(crate) service: Option<standfast_model::ServiceName>,
+    /// Only requests answered with this status
+    #[arg(long, value_name = "STATUS", conflicts_with = "id")]
+    pub(crate) status: Option<u16>,
+    /// How many
+    #[arg(long, value_name = "NUMBER", default_value_t = 10, conflicts_with = "id")]
+    pub(crate) limit: usize,
+    /// JSON on stdout instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `gateway`.
+#[derive(Debug, Args)]
+pub(crate) struct GatewayArgs {
+    /// The stack: a folder with standfast.yaml, or the file itself
+    #[arg(default_value = ".", value_name = "STACK")]
+    pub(crate) stack: PathBuf,
+    /// Where it takes requests from outside
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub(crate) listen: std::net::SocketAddr,
+    /// Threads that carry requests [default: one for each core]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1024))]
+    pub(crate) workers: Option<usize>,
+    /// The addresses as JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `down`.

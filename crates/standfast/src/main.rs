@@ -55,6 +55,8 @@ fn run(command: Command, call: &Call) -> Result<u8, Failure> {
         Command::Restart(args) => commands::change::restart(&args, call),
         Command::Plan(args) => commands::change::plan(&args, call),
         Command::Apply(args) => commands::change::apply(&args, call),
+        Command::Gateway(args) => commands::gateway::gateway(&args, call),
+        Command::WhyRequest(args) => commands::why::why(&args, call),
         Command::Prove(args) => commands::prove::prove(args, call),
         Command::Agent(args) => commands::processes::agent(&args, call),
         Command::Node(args) => commands::processes::node(&args, call),

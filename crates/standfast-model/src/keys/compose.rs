@@ -37,7 +37,7 @@ pub(crate) const SERVICE_REFUSED: Keys = &[
     ("objective", LATER),
     ("objectives", LATER),
     ("survive", LATER),
-    ("resilience", LATER),
+    ("resilience", "use `traffic`"),
     ("develop", LATER),
     ("provider", LATER),
     ("models", LATER),
@@ -111,6 +111,19 @@ pub(crate) const SERVICE_IGNORED: Keys = &[
     ("tty", "replicas have no terminal"),
     ("use_api_socket", CONTAINERS),
     ("uts", CONTAINERS),
+];
+
+/// Keys that say how a service is started: all that are honoured for one, but those that an external service has too.
+pub(crate) const SERVICE_STARTED: &[&str] = &[
+    "command",
+    "build",
+    "working_dir",
+    "environment",
+    "env_file",
+    "depends_on",
+    "deploy",
+    "restart",
+    "stop_grace_period",
 ];
 
 pub(crate) const BUILD_REFUSED: Keys = &[

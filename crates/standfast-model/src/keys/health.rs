@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::external::EXTERNAL_SERVICE as EXTERNAL;
 use super::{compose, service};
 use crate::shape::{Fields, Flag, Kinds, List, Loose, Object, Pattern, Shape, Text, Time, Whole};
 use crate::stack::{HealthCheck, Probe};
@@ -33,11 +34,8 @@ pub(crate) const HEALTHCHECK: Object<HealthCheck> = Object {
 };
 
 fn healthcheck(f: &mut Fields<'_, '_>) -> Option<HealthCheck> {
-    let http = f.optional(
-        "http",
-        "Ready when `GET` of this path at the replica's port answers 2xx or 3xx.",
-        Pattern { what: "a path that begins with `/`", pattern: r"^/[!-~]*$", matches: is_path },
-    );
+    let http =
+        f.optional("http", "Ready when `GET` of this path at the replica's port answers 2xx or 3xx.", path());
     let tcp =
         f.optional("tcp", "Ready when the replica's port accepts a connection. This is the default.", Flag);
     let command = f.optional(
@@ -51,6 +49,50 @@ fn healthcheck(f: &mut Fields<'_, '_>) -> Option<HealthCheck> {
         test(),
     );
     let disable = f.optional("disable", "Ready as long as the process runs.", Flag);
+    let (interval, timeout, retries) = times(f);
+    let start_period = f.or(
+        "start_period",
+        "After the start: for so long failures do not count.",
+        Time { min: Duration::ZERO, max: START_PERIOD_MAX },
+        DEFAULT.start_period,
+    );
+    f.ignored(compose::HEALTH_IGNORED);
+
+    one_probe(f, [("tcp", tcp), ("disable", disable)]);
+    let probe = match (http, command, test, disable) {
+        (Some(path), ..) => Probe::Http { path },
+        (_, Some(command), ..) => Probe::Command { command },
+        (_, _, Some(probe), _) => probe,
+        (.., Some(true)) => Probe::None,
+        _ => Probe::Tcp,
+    };
+    Some(HealthCheck { probe, interval, timeout, retries, start_period })
+}
+
+/// How to see that an address of an external service is ready: what of a health check needs no process of ours.
+pub(crate) const EXTERNAL_HEALTHCHECK: Object<Option<HealthCheck>> = Object {
+    doc: "How to see that an address is ready. Give one of `http`, `tcp` or `disable`; without one, an open port is the \
+          probe. Default: no probe, only its answers tell.",
+    read: external_healthcheck,
+};
+
+fn external_healthcheck(f: &mut Fields<'_, '_>) -> Option<Option<HealthCheck>> {
+    let http = f.optional("http", "Ready when `GET` of this path at the address answers 2xx or 3xx.", path());
+    let tcp = f.optional("tcp", "Ready when the address accepts a connection. This is the default.", Flag);
+    let disable = f.optional("disable", "Not probed: only its answers tell.", Flag);
+    let (interval, timeout, retries) = times(f);
+    f.excluded(["command", "test"], EXTERNAL, "no process of it is ours; use `http` or `tcp`");
+    f.excluded(["start_period", "start_interval"], EXTERNAL, "it is not started here");
+    one_probe(f, [("tcp", tcp), ("disable", disable)]);
+    let probe = match (http, disable) {
+        (Some(path), _) => Probe::Http { path },
+        (None, Some(true)) => return Some(None),
+        (None, _) => Probe::Tcp,
+    };
+    Some(Some(HealthCheck { probe, interval, timeout, retries, start_period: Duration::ZERO }))
+}
+
+fn times(f: &mut Fields<'_, '_>) -> (Duration, Duration, u32) {
     let interval = f.or(
         "interval",
         "From one probe to the next.",
@@ -65,39 +107,29 @@ fn healthcheck(f: &mut Fields<'_, '_>) -> Option<HealthCheck> {
     );
     let retries = f.or(
         "retries",
-        "Failures in a row after which the replica counts as dead and is replaced.",
+        "Failures in a row after which the replica counts as dead: one of ours is replaced.",
         Whole { min: 1, max: RETRIES_MAX },
         DEFAULT.retries,
     );
-    let start_period = f.or(
-        "start_period",
-        "After the start: for so long failures do not count.",
-        Time { min: Duration::ZERO, max: START_PERIOD_MAX },
-        DEFAULT.start_period,
-    );
-    f.ignored(compose::HEALTH_IGNORED);
+    (interval, timeout, retries)
+}
 
+/// Reports a second probe. A flag that is off is none.
+fn one_probe(f: &mut Fields<'_, '_>, flags: [(&str, Option<bool>); 2]) {
+    let is_off = |name: &str| flags.iter().any(|(flag, value)| *flag == name && *value == Some(false));
     let given: Vec<_> = ["http", "tcp", "command", "test", "disable"]
         .into_iter()
-        .filter(|name| match *name {
-            "tcp" => tcp != Some(false),
-            "disable" => disable != Some(false),
-            _ => true,
-        })
+        .filter(|name| !is_off(name))
         .filter_map(|name| Some((name, f.place_of(name)?)))
         .collect();
     if let ([(first, _), (second, place), ..], Some((_, cx))) = (given.as_slice(), f.reading()) {
         let message = format!("`{second}` beside `{first}`: a replica has one probe");
         cx.reports.error_hint(*place, message, "keep one of them");
     }
-    let probe = match (http, command, test, disable) {
-        (Some(path), ..) => Probe::Http { path },
-        (_, Some(command), ..) => Probe::Command { command },
-        (_, _, Some(probe), _) => probe,
-        (.., Some(true)) => Probe::None,
-        _ => Probe::Tcp,
-    };
-    Some(HealthCheck { probe, interval, timeout, retries, start_period })
+}
+
+fn path() -> Pattern {
+    Pattern { what: "a path that begins with `/`", pattern: r"^/[!-~]*$", matches: is_path }
 }
 
 fn is_path(text: &str) -> bool {

@@ -3,31 +3,51 @@
 //! Decoding yields drafts: checked by themselves, not yet against each other. `check` makes the [`Stack`](crate::Stack) of them.
 
 mod compose;
+mod edge;
 mod environment;
+mod external;
+mod filters;
 mod health;
+mod http;
+mod load;
 mod proof;
+mod route;
 mod service;
 mod traffic;
 
+pub(crate) use edge::{EdgeDraft, TlsDraft};
 pub(crate) use environment::{Variable, is_variable};
+pub(crate) use external::ExternalDraft;
+pub(crate) use load::{BodyDraft, LoadDraft};
 pub(crate) use proof::{ExperimentDraft, FAULT, fault_name};
+pub(crate) use route::REGEX_SIZE_MAX;
 pub(crate) use service::ServiceDraft;
-pub(crate) use traffic::{BodyDraft, LoadDraft, RouteDraft};
 
 use crate::id::{LoadName, ServiceName, StackName, ZoneName};
-use crate::shape::{Fields, KeepsId, Keyed, List, Name, NameKeys, Object, Pairs, Shape};
+use crate::shape::{ByKey, Fields, KeepsId, Keyed, List, Name, NameKeys, Object, Pairs, Shape};
 use crate::source::At;
 use crate::stack::Invariant;
+use crate::traffic::Route;
 
 /// Everything in `standfast.yaml`, decoded. `None` where a whole section is absent or unusable.
 pub(crate) struct Draft {
     pub(crate) name: Section<At<StackName>>,
     pub(crate) zones: Section<Vec<At<ZoneName>>>,
-    pub(crate) services: Option<Pairs<ServiceName, ServiceDraft>>,
-    pub(crate) routes: Section<Vec<At<RouteDraft>>>,
+    pub(crate) services: Option<Pairs<ServiceName, EntryDraft>>,
+    /// Routes whose services may not exist.
+    pub(crate) routes: Section<Vec<At<Route>>>,
+    /// Whether no route was left out because of a mistake.
+    pub(crate) routes_whole: bool,
+    pub(crate) edge: EdgeDraft,
     pub(crate) load: Section<Pairs<LoadName, LoadDraft>>,
     pub(crate) invariants: Vec<At<Invariant>>,
     pub(crate) experiments: Vec<ExperimentDraft>,
+}
+
+/// An entry of `services`.
+pub(crate) enum EntryDraft {
+    Own(Box<ServiceDraft>),
+    External(Box<ExternalDraft>),
 }
 
 /// A section that may be absent. One that is there but unusable was reported; nothing is to be concluded from its content.
@@ -69,20 +89,23 @@ fn stack(f: &mut Fields<'_, '_>) -> Option<Draft> {
     );
     let services = f.required(
         "services",
-        "The services by name, with Compose's keys.",
-        Keyed { keys: NameKeys::new("a service name"), item: service::SERVICE, min: 1 },
+        "The services by name, with Compose's keys; one with `external` is not started here.",
+        Keyed { keys: NameKeys::new("a service name"), item: entry(), min: 1 },
     );
+    let errors = f.errors();
     let routes = Section::read(
         f,
         "routes",
-        "Rules for requests from outside: the most specific host, then the longest path prefix wins.",
-        List { item: traffic::ROUTE.at(), min: 0 },
+        "Rules for requests from outside, of which the most specific wins.",
+        List { item: route::ROUTE.at(), min: 0 },
     );
+    let routes_whole = f.errors() == errors;
+    let edge = f.optional("gateway", edge::EDGE.doc, edge::EDGE);
     let load = Section::read(
         f,
         "load",
         "What `prove` sends, by name. `${id}` stands for the request's own id and is not interpolated.",
-        KeepsId(Keyed { keys: NameKeys::new("a load name"), item: traffic::LOAD, min: 0 }),
+        KeepsId(Keyed { keys: NameKeys::new("a load name"), item: load::LOAD, min: 0 }),
     );
     let invariants = f.optional(
         "invariants",
@@ -101,8 +124,18 @@ fn stack(f: &mut Fields<'_, '_>) -> Option<Draft> {
         zones,
         services,
         routes,
+        routes_whole,
+        edge: edge.unwrap_or_default(),
         load,
         invariants: invariants.unwrap_or_default(),
         experiments: experiments.unwrap_or_default(),
     })
+}
+
+fn entry() -> impl Shape<Value = EntryDraft> {
+    ByKey {
+        key: "external",
+        with: external::EXTERNAL.and_then(|draft, _, _| Some(EntryDraft::External(Box::new(draft)))),
+        without: service::SERVICE.and_then(|draft, _, _| Some(EntryDraft::Own(Box::new(draft)))),
+    }
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::environment::{EnvFile, Variable, env_files, environment, path};
-use super::{compose, health};
+use super::{compose, health, traffic};
 use crate::diagnostics::shown;
 use crate::id::ServiceName;
 use crate::shape::{
@@ -14,6 +14,7 @@ use crate::source::{At, Span};
 use crate::stack::{
     Dependency, DependsOn, HealthCheck, Limits, RestartCondition, RestartPolicy, UpdateConfig, UpdateOrder,
 };
+use crate::traffic::Traffic;
 use crate::words;
 use crate::yaml::Kind;
 
@@ -52,6 +53,7 @@ pub(crate) struct ServiceDraft {
     pub(crate) restart: RestartPolicy,
     pub(crate) stop_grace_period: Duration,
     pub(crate) ports: Vec<At<u16>>,
+    pub(crate) traffic: Traffic,
 }
 
 pub(crate) struct BuildDraft {
@@ -104,6 +106,7 @@ fn service(f: &mut Fields<'_, '_>) -> Option<ServiceDraft> {
          replica itself listens on the port in its `PORT`.",
         List { item: port(), min: 0 },
     );
+    let traffic = f.optional("traffic", traffic::TRAFFIC.doc, traffic::TRAFFIC);
     f.refused(compose::SERVICE_REFUSED);
     f.ignored(compose::SERVICE_IGNORED);
 
@@ -128,6 +131,7 @@ fn service(f: &mut Fields<'_, '_>) -> Option<ServiceDraft> {
         restart: deploy.restart.or(restart).unwrap_or(DEFAULT_RESTART),
         stop_grace_period,
         ports: ports.unwrap_or_default(),
+        traffic: traffic.unwrap_or_default(),
     })
 }
 
@@ -177,7 +181,7 @@ fn names_no_program(span: Span, cx: &mut Context<'_>) {
 
 fn depends_on() -> impl Shape<Value = Vec<(At<ServiceName>, Dependency)>> {
     let started = Dependency { condition: DependsOn::ServiceStarted };
-    let name = || Refers::<ServiceName>::new("a service name", Referent::Service);
+    let name = || Refers::<ServiceName>::new("a service name", Referent::Dependency);
     Kinds::new("a list of services, or a mapping of services to conditions")
         .list(List { item: name().at(), min: 0 }.and_then(move |names: Vec<At<ServiceName>>, _, _| {
             Some(names.into_iter().map(|name| (name, started)).collect())
@@ -186,7 +190,7 @@ fn depends_on() -> impl Shape<Value = Vec<(At<ServiceName>, Dependency)>> {
             Keyed { keys: NameKeys::<ServiceName>::new("a service name"), item: DEPENDENCY, min: 0 }
                 .and_then(|pairs, _, cx: &mut Context<'_>| {
                     let known = |(name, dependency): (At<ServiceName>, Option<Dependency>)| {
-                        cx.refer(Referent::Service, &name.value, name.span);
+                        cx.refer(Referent::Dependency, &name.value, name.span);
                         Some((name, dependency?))
                     };
                     Some(pairs.into_iter().filter_map(known).collect())
@@ -256,7 +260,7 @@ fn limits(f: &mut Fields<'_, '_>) -> Option<Limits> {
     let memory_bytes = f.optional(
         "memory",
         "Memory: 256M, 1gb; units are powers of 1024. Default: no limit.",
-        Bytes { min: MEMORY_MIN, max: MEMORY_MAX },
+        Bytes { of: "memory", min: MEMORY_MIN, max: MEMORY_MAX },
     );
     let pids =
         f.optional("pids", "Processes and threads. Default: no limit.", Whole { min: 1, max: PIDS_MAX });
@@ -336,7 +340,7 @@ impl FromText for Restart {
     }
 }
 
-fn port() -> impl Shape<Value = At<u16>> {
+pub(crate) fn port() -> impl Shape<Value = At<u16>> {
     Kinds::new("a port, `\"9000:8080\"`, or a mapping with `published`")
         .text(ShortPort.and_then(|(published, target), span, cx: &mut Context<'_>| {
             if let Some(target) = target {

@@ -2,306 +2,174 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::environment::path;
-use crate::diagnostics::shown;
-use crate::id::ServiceName;
-use crate::interpolate;
-use crate::shape::{
-    Choice, Context, Fields, Flag, Keyed, Kinds, List, Loose, Object, Pattern, Rate, Referent, Refers, Shape,
-    Text, TextKeys, Time, Whole,
-};
-use crate::source::{At, Span};
-use crate::stack::{Body, Target};
-use crate::yaml::{self, Kind, Node};
+use super::http::{FIELD_NAME, Token};
+use crate::shape::{Choice, Count, Fields, Flag, FromText, Kinds, Object, Shape, Time, Whole, or_variable};
+use crate::traffic::{Balance, Concurrency, HashKey, Protocol, Traffic};
+use crate::yaml::Kind;
 
-/// Largest weight of a target.
-const WEIGHT_MAX: u32 = 1_000_000;
-/// Highest rate of one load.
-const RATE_PER_SECOND_MAX: f64 = 1_000_000.0;
-/// Longest wait for an answer.
-const TIMEOUT_MAX: Duration = Duration::from_secs(3_600);
-/// What a client waits when the stack says nothing.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest path or prefix, in bytes.
-const PATH_BYTES_MAX: usize = 8 << 10;
-/// Header fields that follow from the body.
-const CLIENT_HEADERS: [&str; 2] = ["content-length", "transfer-encoding"];
+/// Longest time that a request may take, be held, or that a replica may be spared.
+pub(crate) const TIMEOUT_MAX: Duration = Duration::from_secs(3_600);
+/// Shortest time that a request may take.
+pub(crate) const TIMEOUT_MIN: Duration = Duration::from_millis(1);
+/// Most times that one request is sent.
+const ATTEMPTS_MAX: u32 = 100;
+/// Most requests at a time that a limit may name.
+pub(crate) const CONCURRENCY_MAX: u32 = 1_000_000;
 
-/// A route whose services may not exist.
-#[derive(Debug)]
-pub(crate) struct RouteDraft {
-    pub(crate) host: Option<String>,
-    pub(crate) path: String,
-    pub(crate) to: Vec<Target>,
-}
+pub(crate) const TRAFFIC: Object<Traffic> =
+    Object { doc: "How the requests for the service are treated.", read: traffic };
 
-pub(crate) const ROUTE: Object<RouteDraft> = Object { doc: "A rule for requests from outside.", read: route };
-
-fn route(f: &mut Fields<'_, '_>) -> Option<RouteDraft> {
-    let host = f.optional(
-        "host",
-        "The host it is for, without a port. Default: any host.",
-        Pattern {
-            what: "a host name without a port",
-            pattern: r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$",
-            matches: is_host,
-        },
-    );
-    let path = f.or(
-        "path",
-        "The path prefix it is for, on segment boundaries: `/orders` matches `/orders` and `/orders/1`.",
-        Pattern {
-            what: "a path that begins with `/`, without a query",
-            pattern: r#"^/[!-"$->@-~]*$"#,
-            matches: is_prefix,
-        },
-        "/".to_owned(),
-    );
-    let to = f.required("to", "Where requests go: a service, or a list of services with weights.", targets());
-    Some(RouteDraft { host: host.map(|host| host.to_ascii_lowercase()), path, to: to? })
-}
-
-fn is_host(text: &str) -> bool {
-    let label = |label: &str| !label.is_empty() && !label.starts_with('-') && !label.ends_with('-');
-    text.len() <= 253
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
-        && text.split('.').all(label)
-}
-
-fn is_prefix(text: &str) -> bool {
-    is_path(text) && !text.contains(['?', '#'])
-}
-
-fn is_path(text: &str) -> bool {
-    text.starts_with('/') && text.len() <= PATH_BYTES_MAX && text.bytes().all(|b| b.is_ascii_graphic())
-}
-
-fn targets() -> impl Shape<Value = Vec<Target>> {
-    let whole = |service: ServiceName, _: Span, _: &mut Context<'_>| Some(Target { service, weight: 1 });
-    let name = || Refers::<ServiceName>::new("a service name", Referent::Service);
-    let one = Kinds::new("a service, or a mapping with `service` and `weight`")
-        .text(name().and_then(whole))
-        .mapping(TARGET);
-    Kinds::new("a service, or a list of services with weights")
-        .text(name().and_then(whole).and_then(|target, _, _| Some(vec![target])))
-        .mapping(TARGET.and_then(|target, _, _| Some(vec![target])))
-        .list(List { item: one.at(), min: 1 }.and_then(distinct))
-}
-
-/// The targets of one route: each service once, and not all of them without a share.
-fn distinct(targets: Vec<At<Target>>, span: Span, cx: &mut Context<'_>) -> Option<Vec<Target>> {
-    if !targets.is_empty() && targets.iter().all(|target| target.value.weight == 0) {
-        cx.reports.error_hint(span, "all targets have weight 0", "give one of them a share");
-    }
-    let mut distinct: Vec<Target> = Vec::with_capacity(targets.len());
-    for At { value, span } in targets {
-        if distinct.iter().any(|other| other.service == value.service) {
-            let message = format!("`{}` is there twice in this route", value.service);
-            cx.reports.error_hint(span, message, "add their weights");
-        } else {
-            distinct.push(value);
-        }
-    }
-    Some(distinct)
-}
-
-const TARGET: Object<Target> = Object { doc: "A service and its share of the requests.", read: target };
-
-fn target(f: &mut Fields<'_, '_>) -> Option<Target> {
-    let service = f.required("service", "The service.", Refers::new("a service name", Referent::Service));
-    let weight =
-        f.or("weight", "Its share relative to the other weights.", Whole { min: 0, max: WEIGHT_MAX }, 1);
-    Some(Target { service: service?, weight })
-}
-
-/// A load without its name, whose body may be in a file.
-pub(crate) struct LoadDraft {
-    pub(crate) method: String,
-    pub(crate) path: At<String>,
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: Option<BodyDraft>,
-    pub(crate) idempotency_key: bool,
-    pub(crate) rate_per_second: f64,
-    pub(crate) timeout: Duration,
-}
-
-/// A body, or the file that holds it.
-pub(crate) enum BodyDraft {
-    Inline(Body),
-    File(At<String>),
-}
-
-pub(crate) const LOAD: Object<LoadDraft> =
-    Object { doc: "One kind of request that `prove` sends.", read: load };
-
-fn load(f: &mut Fields<'_, '_>) -> Option<LoadDraft> {
-    let methods = Choice(&[
-        ("GET", "GET"),
-        ("HEAD", "HEAD"),
-        ("POST", "POST"),
-        ("PUT", "PUT"),
-        ("PATCH", "PATCH"),
-        ("DELETE", "DELETE"),
-        ("OPTIONS", "OPTIONS"),
-    ]);
-    let method = f.optional("method", "The HTTP method. Default: POST with a body, GET without.", methods);
-    let path = f.required(
-        "path",
-        "The path and query, from `/`. It must fall under a route.",
-        Pattern { what: "a path that begins with `/`", pattern: r"^/[!-~]*$", matches: is_path }.at(),
-    );
-    let headers = f.optional("headers", "Header fields.", headers());
-    let body = f.optional(
-        "body",
-        "The body: a text, a mapping or list that is sent as JSON, or `{file: load/order.json}`.",
-        body(),
-    );
-    let idempotency_key =
-        f.or("idempotency_key", "Whether each request carries its id as `Idempotency-Key`.", Flag, false);
-    let rate = f.required(
-        "rate",
-        "Arrivals: `250/s`, `15000/m`, or a number a second.",
-        Rate { per_second_max: RATE_PER_SECOND_MAX },
+fn traffic(f: &mut Fields<'_, '_>) -> Option<Traffic> {
+    let default = Traffic::default();
+    let protocols = Choice(&[("http1", Protocol::Http1), ("http2", Protocol::Http2), ("tcp", Protocol::Tcp)]);
+    let protocol = f.or(
+        "protocol",
+        "What it speaks: HTTP/1.1, HTTP/2 with prior knowledge (gRPC too), or bytes, whose connections are passed on.",
+        protocols,
+        default.protocol,
     );
     let timeout = f.or(
         "timeout",
-        "How long the client waits for the whole answer.",
-        Time { min: Duration::from_millis(1), max: TIMEOUT_MAX },
-        DEFAULT_TIMEOUT,
+        "From a request's head to its answer's head, all attempts together.",
+        Time { min: TIMEOUT_MIN, max: TIMEOUT_MAX },
+        default.timeout,
     );
-    let usual = if body.is_some() { "POST" } else { "GET" };
-    Some(LoadDraft {
-        method: method.unwrap_or(usual).to_owned(),
-        path: path?,
-        headers: headers.unwrap_or_default(),
-        body,
-        idempotency_key,
-        rate_per_second: rate?,
-        timeout,
-    })
-}
-
-fn headers() -> impl Shape<Value = Vec<(String, String)>> {
-    let keys = TextKeys {
-        what: "the name of a header field",
-        pattern: r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$",
-        matches: is_header,
-    };
-    let value = Loose { what: "a text" }.and_then(|text, span, cx: &mut Context<'_>| {
-        let visible = text.chars().all(|c| c == '\t' || !c.is_control());
-        if !visible {
-            let message = format!("{} holds a line break or another control character", cx.subject());
-            cx.reports.error(span, message);
-        }
-        visible.then_some(text)
-    });
-    Keyed { keys, item: value, min: 0 }.and_then(|pairs, _, cx: &mut Context<'_>| {
-        let mut headers: Vec<(String, String)> = Vec::with_capacity(pairs.len());
-        for (name, value) in pairs {
-            if CLIENT_HEADERS.iter().any(|own| name.value.eq_ignore_ascii_case(own)) {
-                let message =
-                    format!("the header field `{}` is set by the client itself", shown(&name.value));
-                cx.reports.error_hint(name.span, message, "remove it");
-            }
-            if headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(&name.value)) {
-                let message = format!("the header field `{}` is there twice", shown(&name.value));
-                cx.reports.error_hint(name.span, message, "names of header fields do not tell cases apart");
-            }
-            headers.extend(value.map(|value| (name.value, value)));
-        }
-        Some(headers)
-    })
-}
-
-/// A token (RFC 9110).
-fn is_header(name: &str) -> bool {
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    !name.is_empty() && name.bytes().all(token)
-}
-
-fn body() -> impl Shape<Value = BodyDraft> {
-    let text = Text { what: "a text", bytes_max: crate::FILE_BYTES_MAX };
-    Kinds::new("a text, a mapping or a list")
-        .text(text.and_then(|text, _, _| {
-            Some(BodyDraft::Inline(Body { text, content_type: "text/plain; charset=utf-8".to_owned() }))
-        }))
-        .list(Json)
-        .mapping(Json)
-}
-
-/// A mapping or list that is sent as JSON; a mapping with nothing but `file` names the file that holds the body.
-struct Json;
-
-impl Shape for Json {
-    type Value = BodyDraft;
-
-    fn decode(&self, node: &Node, cx: &mut Context<'_>) -> Option<BodyDraft> {
-        if let yaml::Value::Mapping(entries) = &node.value
-            && let [entry] = entries.as_slice()
-            && &*entry.key.text == "file"
-            && matches!(entry.value.value, yaml::Value::Scalar(_))
-        {
-            let file =
-                cx.within("`file`".to_owned(), entry.key.span, |cx| path().decode(&entry.value, cx))?;
-            return Some(BodyDraft::File(file));
-        }
-        let text = json_of(node, cx)?.to_string();
-        if text.len() > crate::FILE_BYTES_MAX {
-            cx.reports
-                .error(node.span, format!("the body is larger than {} MiB", crate::FILE_BYTES_MAX >> 20));
-            return None;
-        }
-        Some(BodyDraft::Inline(Body { text, content_type: "application/json".to_owned() }))
+    let attempts = f.or(
+        "attempts",
+        "How often one request may be sent, the first time included. Attempts in which nothing was sent are free.",
+        Whole { min: 1, max: ATTEMPTS_MAX },
+        default.attempts,
+    );
+    let up_to_an_hour = Time { min: Duration::ZERO, max: TIMEOUT_MAX };
+    let hold = f.or(
+        "hold",
+        "How long one request waits while no replica can take it; then it is answered with 503.",
+        up_to_an_hour,
+        default.hold,
+    );
+    let hedge = f.or(
+        "hedge",
+        "Whether a GET that takes longer than 95 % of its kind is sent to a second replica.",
+        Flag,
+        default.hedge,
+    );
+    let balance = f.optional(
+        "balance",
+        "How a replica is chosen: `least-loaded`, `round-robin`, or `{hash: …}`: by a header field, a cookie, the path or \
+         the client's address. Default: least-loaded.",
+        balance(),
+    );
+    let slow_start = f.or(
+        "slow_start",
+        "How long a new replica is given less than its share; 0s is not at all.",
+        up_to_an_hour,
+        default.slow_start,
+    );
+    let concurrency = f.or(
+        "concurrency",
+        "How many requests its replicas are given at a time: `adaptive`, as many as they carry without getting slower; so \
+         many in all; or `unlimited`.",
+        ConcurrencyLimit,
+        default.concurrency,
+    );
+    let balance = balance.unwrap_or_default();
+    if protocol == Protocol::Tcp {
+        without_requests(f, &balance);
     }
+    Some(Traffic { protocol, timeout, attempts, hold, hedge, balance, slow_start, concurrency })
+}
 
-    fn schema(&self) -> Value {
-        json!({"type": ["object", "array"]})
+/// Says what has no effect on connections that are passed on as they are.
+fn without_requests(f: &mut Fields<'_, '_>, balance: &Balance) {
+    for name in ["timeout", "attempts", "hedge"] {
+        if let (Some(place), Some((_, cx))) = (f.place_of(name), f.reading()) {
+            let message = format!("`{name}` has no effect: with `protocol: tcp` there are no requests");
+            cx.reports.warning(place, message, "remove it");
+        }
+    }
+    let needs_request = matches!(balance, Balance::Hash(key) if *key != HashKey::Client);
+    if let (true, Some(place), Some((_, cx))) = (needs_request, f.place_of("balance"), f.reading()) {
+        let message = "this hash needs a request, and with `protocol: tcp` there are only connections";
+        cx.reports.error_hint(place, message, "write `balance: {hash: client}`");
     }
 }
 
-/// A node as JSON, with its variables replaced. Recursion ends with the tree, whose depth is limited.
-fn json_of(node: &Node, cx: &mut Context<'_>) -> Option<Value> {
-    Some(match &node.value {
-        yaml::Value::List(items) => Value::Array(items.iter().filter_map(|item| json_of(item, cx)).collect()),
-        yaml::Value::Mapping(entries) => {
-            let pair = |entry: &yaml::Entry, cx: &mut Context<'_>| {
-                Some((entry.key.text.to_string(), json_of(&entry.value, cx)?))
-            };
-            Value::Object(entries.iter().filter_map(|entry| pair(entry, cx)).collect())
-        }
-        yaml::Value::Scalar(scalar) => {
-            let (text, kind) = cx.scalar(node)??;
-            // A plain `${QUANTITY}` is the number that it becomes.
-            let kind = if scalar.plain && interpolate::concerns(&scalar.text) {
-                Kind::of_plain(&text)
-            } else {
-                kind
-            };
-            match kind {
-                Kind::Null => Value::Null,
-                Kind::Bool => Value::Bool(text.eq_ignore_ascii_case("true")),
-                Kind::Integer | Kind::Float => number(&text).or_else(|| {
-                    let message = format!("`{}` is no number that JSON knows", shown(&text));
-                    cx.reports.error_hint(node.span, message, "put it in quotes to send it as a text");
-                    None
-                })?,
-                Kind::Text => Value::String(text.into_owned()),
-            }
-        }
-    })
+fn balance() -> impl Shape<Value = Balance> {
+    let words = Choice(&[("least-loaded", Balance::LeastLoaded), ("round-robin", Balance::RoundRobin)])
+        .or("a mapping with `hash`");
+    Kinds::new("`least-loaded`, `round-robin` or a mapping with `hash`").text(words).mapping(HASH)
 }
 
-fn number(text: &str) -> Option<Value> {
-    let radix =
-        |prefix, radix| text.strip_prefix(prefix).and_then(|digits| u64::from_str_radix(digits, radix).ok());
-    if let Some(number) = radix("0x", 16).or_else(|| radix("0o", 8)) {
-        return Some(number.into());
+const HASH: Object<Balance> = Object {
+    doc: "The same key goes to the same replica as long as that one has room.",
+    read: |f| {
+        let key = f.required(
+            "hash",
+            "What the same replica is chosen by: `path`, `client`, `{header: x-user}` or `{cookie: session}`.",
+            Kinds::new("`path`, `client` or a mapping with `header` or `cookie`")
+                .text(
+                    Choice(&[("path", HashKey::Path), ("client", HashKey::Client)])
+                        .or("a mapping with `header` or `cookie`"),
+                )
+                .mapping(HASH_KEY),
+        );
+        Some(Balance::Hash(key?))
+    },
+};
+
+const HASH_KEY: Object<HashKey> = Object {
+    doc: "A header field or a cookie.",
+    read: |f| {
+        let header = f.optional(
+            "header",
+            "A header field. Requests without it go to the least loaded replica.",
+            FIELD_NAME,
+        );
+        let cookie = f.optional(
+            "cookie",
+            "A cookie. Requests without it go to the least loaded replica.",
+            Token { what: "the name of a cookie", is_lowered: false },
+        );
+        f.count(Count::One, &["header", "cookie"]);
+        header.map(HashKey::Header).or(cookie.map(HashKey::Cookie))
+    },
+};
+
+/// `adaptive`, `unlimited`, or a number.
+struct ConcurrencyLimit;
+
+impl FromText for ConcurrencyLimit {
+    type Value = Concurrency;
+
+    fn parse(&self, text: &str) -> Result<Concurrency, Option<String>> {
+        match text {
+            "adaptive" => Ok(Concurrency::Adaptive),
+            "unlimited" => Ok(Concurrency::Unlimited),
+            "0" => Err(Some("for no limit write `unlimited`".to_owned())),
+            _ => Whole { min: 1, max: CONCURRENCY_MAX }.parse(text).map(Concurrency::Fixed),
+        }
     }
-    if let Ok(number) = text.parse::<i64>() {
-        return Some(number.into());
+
+    fn expected(&self) -> String {
+        format!("`adaptive`, `unlimited` or a whole number from 1 to {CONCURRENCY_MAX}")
     }
-    if let Ok(number) = text.parse::<u64>() {
-        return Some(number.into());
+
+    fn json_schema(&self) -> Value {
+        json!({"anyOf": [
+            {"type": "integer", "minimum": 1, "maximum": CONCURRENCY_MAX},
+            {"type": "string", "pattern": or_variable("^(adaptive|unlimited|[0-9]+)$")},
+        ]})
     }
-    serde_json::Number::from_f64(text.parse().ok()?).map(Value::Number)
+
+    fn accepts(&self, kind: Kind) -> bool {
+        matches!(kind, Kind::Integer | Kind::Text)
+    }
+
+    fn shown(&self, value: &Concurrency) -> Value {
+        match value {
+            Concurrency::Adaptive => "adaptive".into(),
+            Concurrency::Unlimited => "unlimited".into(),
+            Concurrency::Fixed(number) => (*number).into(),
+        }
+    }
 }

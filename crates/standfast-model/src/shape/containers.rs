@@ -8,6 +8,7 @@ use super::{Context, Shape};
 use crate::diagnostics::shown;
 use crate::id::BadName;
 use crate::source::{At, Span};
+use crate::suggest;
 use crate::yaml::{self, Node};
 
 /// A list. Items that are wrong are reported and left out.
@@ -169,6 +170,36 @@ impl<K: Keys, S: Shape> Shape for Keyed<K, S> {
             schema["minProperties"] = self.min.into();
         }
         schema
+    }
+}
+
+/// A mapping that is one thing where it has a certain key, and another where it has not.
+pub(crate) struct ByKey<W, O> {
+    pub(crate) key: &'static str,
+    /// What it is with the key.
+    pub(crate) with: W,
+    /// What it is without.
+    pub(crate) without: O,
+}
+
+impl<T, W: Shape<Value = T>, O: Shape<Value = T>> Shape for ByKey<W, O> {
+    type Value = T;
+
+    fn decode(&self, node: &Node, cx: &mut Context<'_>) -> Option<T> {
+        let yaml::Value::Mapping(entries) = &node.value else { return self.without.decode(node, cx) };
+        // The key misspelt is the key: it is reported as unknown, and nothing else as missing.
+        let is_near = |key: &str| !key.starts_with("x-") && suggest::nearest(key, [self.key]).is_some();
+        let is_with = entries.iter().any(|entry| &*entry.key.text == self.key)
+            || entries.iter().any(|entry| is_near(&entry.key.text));
+        if is_with { self.with.decode(node, cx) } else { self.without.decode(node, cx) }
+    }
+
+    fn schema(&self) -> Value {
+        json!({
+            "if": {"required": [self.key]},
+            "then": self.with.schema(),
+            "else": self.without.schema(),
+        })
     }
 }
 

@@ -33,6 +33,11 @@ pub(crate) struct Reference {
 /// What a name may refer to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Referent {
+    /// A service that requests go to: one of the stack's own, or an external one.
+    Target,
+    /// A service that is waited for: one of the stack's own.
+    Dependency,
+    /// A service that the stack runs.
     Service,
     Zone,
     Load,

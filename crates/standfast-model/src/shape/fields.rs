@@ -104,8 +104,9 @@ fn decode<T>(
         return None;
     };
     let known = known.iter().map(|name| Known { name, honoured: true }).collect();
-    let mut fields =
-        Fields(Mode::Read(Reading { entries, place: first_line(node, cx), known, required: Vec::new(), cx }));
+    let place = first_line(node, cx);
+    let required = Vec::new();
+    let mut fields = Fields(Mode::Read(Reading { entries, place, known, required, counted: Vec::new(), cx }));
     let value = read(&mut fields);
     if let Mode::Read(reading) = fields.0 {
         reading.finish();
@@ -140,7 +141,19 @@ struct Reading<'a, 'e> {
     place: Span,
     known: Vec<Known>,
     required: Vec<&'static str>,
+    counted: Vec<(Count, &'static [&'static str])>,
     cx: &'a mut Context<'e>,
+}
+
+/// How many of several keys must be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Count {
+    /// One, and no other.
+    One,
+    /// One or more.
+    Some,
+    /// One or none.
+    AtMostOne,
 }
 
 struct Known {
@@ -152,12 +165,13 @@ struct Known {
 struct Description {
     properties: Map<String, Value>,
     required: Vec<&'static str>,
+    counted: Vec<Value>,
 }
 
 impl Reading<'_, '_> {
     /// Reports unknown keys, and missing ones unless an unknown key is the missing one misspelt.
     fn finish(self) {
-        let Self { entries, place, known, required, cx } = self;
+        let Self { entries, place, known, required, counted, cx } = self;
         let mut misspelt = Vec::new();
         for entry in entries {
             let key = &*entry.key.text;
@@ -180,6 +194,31 @@ impl Reading<'_, '_> {
                 cx.reports.error(place, message);
             }
         }
+        for (count, names) in counted {
+            let given: Vec<&Entry> =
+                entries.iter().filter(|entry| names.contains(&&*entry.key.text)).collect();
+            match given.as_slice() {
+                [] if count != Count::AtMostOne && !misspelt.iter().any(|name| names.contains(name)) => {
+                    let message = format!("{} needs {}", cx.subject(), alternatives(names));
+                    cx.reports.error(place, message);
+                }
+                [first, second, ..] if count != Count::Some => {
+                    let message = format!("`{}` beside `{}`", second.key.text, first.key.text);
+                    cx.reports.error_hint(second.key.span, message, "keep one of them");
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// "`a`, `b` or `c`".
+pub(super) fn alternatives(names: &[&str]) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    match names.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("{} or {last}", others.join(", ")),
+        None => "nothing".to_owned(),
     }
 }
 
@@ -193,6 +232,9 @@ impl Description {
         });
         if !self.required.is_empty() {
             schema["required"] = self.required.into();
+        }
+        if !self.counted.is_empty() {
+            schema["allOf"] = self.counted.into();
         }
         schema
     }
@@ -222,6 +264,21 @@ impl<'e> Fields<'_, 'e> {
         default: S::Value,
     ) -> S::Value {
         self.key(name, doc, &shape, Some(&default)).unwrap_or(default)
+    }
+
+    /// So many of these keys, each of which is asked for as one that may be absent, must be there.
+    pub(crate) fn count(&mut self, count: Count, names: &'static [&'static str]) {
+        match &mut self.0 {
+            Mode::Describe(description) => {
+                let each: Vec<Value> = names.iter().map(|name| json!({"required": [name]})).collect();
+                description.counted.push(match count {
+                    Count::One => json!({"oneOf": each}),
+                    Count::Some => json!({"anyOf": each}),
+                    Count::AtMostOne => json!({"oneOf": [{"not": {"anyOf": each}}, {"oneOf": each}]}),
+                });
+            }
+            Mode::Read(reading) => reading.counted.push((count, names)),
+        }
     }
 
     fn key<S: Shape>(
@@ -286,6 +343,33 @@ impl<'e> Fields<'_, 'e> {
                 };
                 reading.cx.reports.push(severity, Some(entry.key.span), message, Some(hint.to_owned()));
             }
+        }
+    }
+
+    /// Keys that mean something for a relative of this mapping, but nothing for `whom`.
+    pub(crate) fn excluded(&mut self, names: impl IntoIterator<Item = &'static str>, whom: &str, hint: &str) {
+        for name in names {
+            match &mut self.0 {
+                Mode::Describe(description) => {
+                    let schema = json!({"not": {}, "description": format!("Not for {whom}: {hint}.")});
+                    description.properties.insert(name.to_owned(), schema);
+                }
+                Mode::Read(reading) => {
+                    reading.known.push(Known { name, honoured: false });
+                    if let Some(entry) = reading.entries.iter().find(|entry| &*entry.key.text == name) {
+                        let message = format!("`{name}` has no meaning for {whom}");
+                        reading.cx.reports.error_hint(entry.key.span, message, hint);
+                    }
+                }
+            }
+        }
+    }
+
+    /// How many errors were reported so far.
+    pub(crate) fn errors(&self) -> usize {
+        match &self.0 {
+            Mode::Describe(_) => 0,
+            Mode::Read(reading) => reading.cx.reports.errors(),
         }
     }
 

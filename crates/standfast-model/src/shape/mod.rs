@@ -6,11 +6,12 @@ mod context;
 mod fields;
 mod scalars;
 
-pub(crate) use containers::{Keyed, Kinds, List, NameKeys, Pairs, TextKeys};
+pub(crate) use containers::{ByKey, Keyed, Kinds, List, NameKeys, Pairs, TextKeys};
 pub(crate) use context::{Context, Referent};
-pub(crate) use fields::{Fields, Object, Tagged, Variant};
+pub(crate) use fields::{Count, Fields, Object, Tagged, Variant};
 pub(crate) use scalars::{
-    Bytes, Choice, Cores, Flag, FromText, Loose, Name, Pattern, Rate, Refers, Text, Time, Whole, or_variable,
+    Bytes, Choice, Cores, Flag, FromText, Loose, Name, Pattern, Percent, Rate, Refers, Text, Time, Whole,
+    or_variable,
 };
 
 use serde_json::Value;

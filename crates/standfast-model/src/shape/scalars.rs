@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::fields::alternatives;
 use super::{Context, Referent, Shape};
 use crate::id::BadName;
 use crate::units;
@@ -290,6 +291,35 @@ impl FromText for Flag {
 /// One of a few words.
 pub(crate) struct Choice<T: 'static>(pub(crate) &'static [(&'static str, T)]);
 
+impl<T> Choice<T> {
+    /// The same, where messages shall also say what may be written instead of a word: "a mapping with `hash`".
+    pub(crate) const fn or(self, other: &'static str) -> ChoiceOr<T> {
+        ChoiceOr { words: self, other }
+    }
+}
+
+/// See [`Choice::or`].
+pub(crate) struct ChoiceOr<T: 'static> {
+    words: Choice<T>,
+    other: &'static str,
+}
+
+impl<T: Clone + PartialEq> FromText for ChoiceOr<T> {
+    type Value = T;
+
+    fn parse(&self, text: &str) -> Result<T, Option<String>> {
+        self.words.parse(text)
+    }
+
+    fn expected(&self) -> String {
+        format!("{}, or {}", self.words.expected(), self.other)
+    }
+
+    fn json_schema(&self) -> Value {
+        self.words.json_schema()
+    }
+}
+
 impl<T: Clone + PartialEq> FromText for Choice<T> {
     type Value = T;
 
@@ -301,12 +331,7 @@ impl<T: Clone + PartialEq> FromText for Choice<T> {
     }
 
     fn expected(&self) -> String {
-        let words: Vec<String> = self.0.iter().map(|(word, _)| format!("`{word}`")).collect();
-        match words.split_last() {
-            Some((last, [])) => last.clone(),
-            Some((last, others)) => format!("{} or {last}", others.join(", ")),
-            None => "nothing".to_owned(),
-        }
+        alternatives(&self.0.iter().map(|(word, _)| *word).collect::<Vec<_>>())
     }
 
     fn json_schema(&self) -> Value {
@@ -360,9 +385,11 @@ impl FromText for Time {
     }
 }
 
-/// An amount of memory: `256M`, `1gb`, or bytes.
+/// An amount of bytes: `256M`, `1gb`, or their number.
 #[derive(Clone, Copy)]
 pub(crate) struct Bytes {
+    /// What they are bytes of, for messages: "memory".
+    pub(crate) of: &'static str,
     pub(crate) min: u64,
     pub(crate) max: u64,
 }
@@ -377,7 +404,8 @@ impl FromText for Bytes {
     }
 
     fn expected(&self) -> String {
-        format!("an amount of memory from {} to {}", units::show_bytes(self.min), units::show_bytes(self.max))
+        let (min, max) = (units::show_bytes(self.min), units::show_bytes(self.max));
+        format!("an amount of {} from {min} to {max}", self.of)
     }
 
     fn json_schema(&self) -> Value {
@@ -389,6 +417,11 @@ impl FromText for Bytes {
 
     fn accepts(&self, kind: Kind) -> bool {
         matches!(kind, Kind::Integer | Kind::Float | Kind::Text)
+    }
+
+    fn shown(&self, value: &u64) -> Value {
+        let text = units::show_bytes(*value).replace(' ', "");
+        if units::bytes(&text) == Some(*value) { text.into() } else { (*value).into() }
     }
 }
 
@@ -450,5 +483,36 @@ impl FromText for Rate {
 
     fn accepts(&self, kind: Kind) -> bool {
         matches!(kind, Kind::Integer | Kind::Float | Kind::Text)
+    }
+}
+
+/// A share: `10`, `0.5`, `10%`.
+#[derive(Clone, Copy)]
+pub(crate) struct Percent;
+
+impl FromText for Percent {
+    type Value = f64;
+
+    fn parse(&self, text: &str) -> Result<f64, Option<String>> {
+        units::percent(text).filter(|share| *share <= 100.0).ok_or(None)
+    }
+
+    fn expected(&self) -> String {
+        "a share from 0 to 100 percent".to_owned()
+    }
+
+    fn json_schema(&self) -> Value {
+        json!({"anyOf": [
+            {"type": "number", "minimum": 0, "maximum": 100},
+            {"type": "string", "pattern": or_variable(units::PERCENT_PATTERN)},
+        ]})
+    }
+
+    fn accepts(&self, kind: Kind) -> bool {
+        matches!(kind, Kind::Integer | Kind::Float | Kind::Text)
+    }
+
+    fn shown(&self, value: &f64) -> Value {
+        (*value).into()
     }
 }

@@ -3,12 +3,14 @@
 pub(crate) mod change;
 pub(crate) mod check;
 pub(crate) mod down;
+pub(crate) mod gateway;
 pub(crate) mod logs;
 pub(crate) mod processes;
 pub(crate) mod prove;
 mod running;
 pub(crate) mod status;
 pub(crate) mod up;
+pub(crate) mod why;
 
 use std::path::Path;
 

@@ -1,0 +1,214 @@
+//! What is told of a request afterwards: a line in the access log, and a record that says why it got its answer.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use standfast_model::{ServiceName, Stamp};
+
+use crate::access::Entry;
+use crate::attempt::Call;
+use crate::client::Client;
+use crate::error::Refusal;
+use crate::explain::{Attempt, AttemptEnd, Marks, Record, Sample};
+use crate::pool::InFlight;
+use crate::trace::{RequestId, TraceContext};
+use crate::view::Routed;
+use crate::wire::{Fields, RequestHead};
+use crate::worker::Worker;
+
+/// Of the requests that nothing happened to, one in so many is told as well.
+const SAMPLE: u32 = 1_024;
+/// A request that took so many times what 99 % of its kind take is slow…
+const SLOW_RATIO: u32 = 3;
+/// …if that is more than noise.
+const SLOW_MIN: Duration = Duration::from_millis(50);
+
+/// What a request has been through so far.
+#[derive(Default)]
+pub(crate) struct Notes {
+    pub(crate) attempts: RefCell<Vec<Note>>,
+    pub(crate) waited: std::cell::Cell<Duration>,
+    pub(crate) admission_limit: std::cell::Cell<Option<u32>>,
+}
+
+/// One attempt.
+pub(crate) struct Note {
+    pub(crate) endpoint: Rc<crate::pool::Endpoint>,
+    pub(crate) started: Stamp,
+    pub(crate) in_flight: u32,
+    pub(crate) score: f64,
+    pub(crate) is_hedge: bool,
+    pub(crate) end: Option<(Stamp, AttemptEnd, Option<u16>)>,
+}
+
+impl Notes {
+    /// An attempt ends.
+    pub(crate) fn end(&self, number: usize, at: Stamp, end: AttemptEnd, status: Option<u16>) {
+        if let Some(note) = self.attempts.borrow_mut().get_mut(number) {
+            note.end.get_or_insert((at, end, status));
+        }
+    }
+}
+
+/// Who asked, and for what.
+pub(crate) struct Asked {
+    pub(crate) id: RequestId,
+    pub(crate) trace: TraceContext,
+    pub(crate) client_request_id: Option<String>,
+    pub(crate) at: Stamp,
+}
+
+/// A request whose story will be told when its answer has gone.
+pub(crate) struct Story {
+    record: Record,
+    host: String,
+    target: String,
+    protocol: &'static str,
+    user_agent: Option<Vec<u8>>,
+    referer: Option<Vec<u8>>,
+    is_record: bool,
+}
+
+/// Whether a request's story is to be told, and its beginning.
+#[expect(clippy::too_many_arguments, reason = "all that there is to tell")]
+pub(crate) fn begin(
+    worker: &Worker,
+    client: &Client,
+    head: &RequestHead,
+    asked: &Asked,
+    routed: Option<&Routed>,
+    call: Option<&Call>,
+    notes: &Notes,
+    outcome: Result<u16, &Refusal>,
+) -> Option<Box<Story>> {
+    let now = worker.clock.now();
+    let took = now.since(asked.at);
+    let attempts = notes.attempts.borrow();
+    let is_slow =
+        call.and_then(|call| call.service.p99()).is_some_and(|p99| took > (p99 * SLOW_RATIO).max(SLOW_MIN));
+    let marks = Marks {
+        failed: match &outcome {
+            Ok(status) => *status >= 500,
+            Err(refusal) => refusal.status().is_server_error(),
+        },
+        retried: attempts.iter().skip(1).any(|note| !note.is_hedge),
+        hedged: attempts.iter().any(|note| note.is_hedge),
+        shed: matches!(outcome, Err(Refusal::Shed(..) | Refusal::RateLimited(_) | Refusal::RouteFull)),
+        slow: is_slow,
+    };
+    let is_record = Sample::one_in(SAMPLE).takes(marks, &mut worker.rng.borrow_mut());
+    if !is_record && !worker.writes_access_log() {
+        return None;
+    }
+    let text = |fields: &Fields, name: &str| fields.named(name).map(<[u8]>::to_vec);
+    let service: Option<ServiceName> = call.map(|call| call.service.name.clone());
+    let record = Record {
+        id: asked.id.as_str().to_owned(),
+        client_request_id: asked.client_request_id.clone(),
+        trace_id: Some(String::from_utf8_lossy(&asked.trace.trace_id_text()).into_owned()),
+        at: asked.at,
+        took_ms: 0.0,
+        marks,
+        route: routed.and_then(Routed::rule).map(|rule| rule.name.to_string()),
+        service,
+        method: head.method.to_string(),
+        path: head.path().to_owned(),
+        client: client.address(),
+        status: Some(match &outcome {
+            Ok(status) => *status,
+            Err(refusal) => refusal.status().as_u16(),
+        }),
+        reason: outcome.err().map(|refusal| Cow::Borrowed(refusal.reason())),
+        attempts: attempts.iter().map(|note| told(note, asked.at, now)).collect(),
+        attempts_left_out: 0,
+        budget_left: call.map_or(0.0, |call| call.service.budget_left(now)),
+        deadline_left_ms: call.map_or(0.0, |call| millis(call.deadline.since(now))),
+        waited_ms: millis(notes.waited.get()),
+        admission_limit: notes.admission_limit.get(),
+        bytes_in: 0,
+        bytes_out: 0,
+    };
+    Some(Box::new(Story {
+        record,
+        host: head.host().to_owned(),
+        target: head.target().to_owned(),
+        protocol: if head.is_http_11 { "HTTP/1.1" } else { "HTTP/1.0" },
+        user_agent: text(&head.fields, "user-agent"),
+        referer: text(&head.fields, "referer"),
+        is_record,
+    }))
+}
+
+impl Story {
+    /// Tells it: the answer has gone, or its client has.
+    pub(crate) fn end(mut self: Box<Self>, worker: &Worker, bytes_out: u64, is_whole: bool) {
+        let took = worker.clock.now().since(self.record.at);
+        self.record.took_ms = millis(took);
+        self.record.bytes_out = bytes_out;
+        if !is_whole {
+            self.record.marks.failed = true;
+        }
+        let record = &self.record;
+        let answered = record.attempts.iter().find(|attempt| attempt.end == AttemptEnd::Answered);
+        worker.write_access_log(&Entry {
+            at: record.at,
+            took,
+            id: &record.id,
+            trace_id: record.trace_id.as_deref(),
+            client: record.client,
+            method: &record.method,
+            host: &self.host,
+            target: &self.target,
+            protocol: self.protocol,
+            status: record.status,
+            reason: record.reason.as_deref(),
+            bytes_in: record.bytes_in,
+            bytes_out,
+            route: record.route.as_deref(),
+            service: record.service.as_ref().map(ServiceName::as_str),
+            instance: answered.map(|attempt| &attempt.instance),
+            attempts: u32::try_from(record.attempts.len()).unwrap_or(u32::MAX),
+            marks: record.marks,
+            user_agent: self.user_agent.as_deref(),
+            referer: self.referer.as_deref(),
+        });
+        if self.is_record || self.record.marks.any() {
+            worker.records.write(self.record);
+        }
+    }
+}
+
+fn told(note: &Note, asked_at: Stamp, now: Stamp) -> Attempt {
+    let (at, end, status) = note.end.unwrap_or((now, AttemptEnd::Beaten, None));
+    Attempt {
+        instance: note.endpoint.instance.clone(),
+        address: note.endpoint.address,
+        zone: note.endpoint.zone().clone(),
+        started_after_ms: millis(note.started.since(asked_at)),
+        took_ms: millis(at.since(note.started)),
+        end,
+        score: note.score,
+        in_flight: note.in_flight,
+        is_hedge: note.is_hedge,
+        status,
+    }
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// A note of an attempt that begins.
+pub(crate) fn note(in_flight: &InFlight, now: Stamp, is_hedge: bool) -> Note {
+    let endpoint = Rc::clone(in_flight.endpoint());
+    Note {
+        started: now,
+        in_flight: endpoint.others_in_flight(),
+        score: endpoint.score(now),
+        endpoint,
+        is_hedge,
+        end: None,
+    }
+}

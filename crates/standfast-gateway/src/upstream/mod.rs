@@ -1,0 +1,4 @@
+//! Connections to replicas.
+
+pub(crate) mod h1;
+pub(crate) mod h2;

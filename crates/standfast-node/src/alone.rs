@@ -1,0 +1,255 @@
+//! The gateway by itself, before services that others run: `standfast gateway`.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use standfast_gateway::{Config, Gateway, ListenerInput, ListenerKind, Pool, Snapshot};
+use standfast_model::Stack;
+use standfast_runtime::{Clock, Net, OnStop, Rng, Tasks};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::{edge, externals};
+
+/// How long requests under way may go on at a stop.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How long tasks may take to end after that.
+const END_MAX: Duration = Duration::from_secs(3);
+/// Connections that may wait in the kernel's queue.
+const BACKLOG: i32 = 4_096;
+
+/// How the gateway runs by itself.
+#[derive(Debug, Clone, Copy)]
+pub struct AloneOptions {
+    /// Where it takes requests from outside.
+    pub listen: SocketAddr,
+    /// Its threads, at least 1.
+    pub workers: usize,
+}
+
+/// Why the gateway cannot run by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum AloneError {
+    /// An address cannot be used.
+    #[error("cannot listen at {address}")]
+    Listen {
+        /// Which one.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] standfast_gateway::TlsError),
+    /// The gateway cannot start.
+    #[error(transparent)]
+    Gateway(#[from] standfast_gateway::Error),
+    /// Signals cannot be received.
+    #[error("cannot receive signals")]
+    Signal(#[source] std::io::Error),
+}
+
+/// What is said of a gateway that runs by itself.
+pub trait AloneObserver {
+    /// It listens; each address with what for.
+    fn listens(&self, at: &[(String, SocketAddr)]);
+    /// The stack was read again. An error means that the last one goes on.
+    fn reread(&self, outcome: Result<(), String>);
+}
+
+/// Runs the gateway before a stack's external services until SIGTERM or SIGINT. SIGHUP reads the stack again: routes, addresses and
+/// certificates change, open connections do not.
+///
+/// # Errors
+/// See [`AloneError`].
+pub async fn run_gateway(
+    stack: Stack,
+    options: AloneOptions,
+    reread: impl Fn() -> Result<Stack, String>,
+    observer: &impl AloneObserver,
+    net: Net,
+    clock: Clock,
+) -> Result<(), AloneError> {
+    let tls = stack.edge.tls.as_ref().map(edge::load).transpose()?;
+    let mut rng = Rng::from_entropy();
+    let tasks = Tasks::new();
+    let mut sockets = Sockets { options, held: BTreeMap::new() };
+    let inputs = sockets.ensure(&stack)?;
+    observer.listens(&sockets.addresses());
+
+    let stacks = watch::Sender::new(Some(Arc::new(stack)));
+    let endpoints = watch::Sender::new(externals::ExternalEndpoints::default());
+    let (configs, mut config) = watch::channel(tls);
+    let mut known = endpoints.subscribe();
+    tasks.spawn(
+        "external services",
+        OnStop::Abort,
+        externals::follow(stacks.subscribe(), endpoints, clock, net, tasks.stop()),
+    );
+    tasks.spawn(
+        "certificates",
+        OnStop::Abort,
+        edge::follow(stacks.subscribe(), configs, clock, tasks.stop()),
+    );
+    let (snapshots, snapshot) = watch::channel(Arc::new(Snapshot::default()));
+    let settings = Config { workers: options.workers, ..Config::default() };
+    let gateway = Gateway::start(settings, Vec::new(), snapshot, clock, rng.bits())?;
+
+    let (mut terminate, mut interrupt) =
+        (listen_for(SignalKind::terminate())?, listen_for(SignalKind::interrupt())?);
+    let mut hang_up = listen_for(SignalKind::hangup())?;
+    let mut version = 0;
+    let mut access_logs = edge::AccessLogs::new(clock);
+    let mut inputs = Some(inputs);
+    loop {
+        let current = stacks.borrow().clone();
+        if let Some(stack) = &current {
+            version += 1;
+            let (external, tls) =
+                (Arc::clone(&known.borrow_and_update()), config.borrow_and_update().clone());
+            let mut next = snapshot_of(stack, &external, tls, version);
+            next.access_log = access_logs.of(stack.edge.access_log.as_ref());
+            snapshots.send_replace(Arc::new(next));
+            // It accepts once it knows where to send what comes.
+            let is_known = stack.externals.keys().all(|name| external.contains_key(name));
+            if is_known && let Some(inputs) = inputs.take() {
+                gateway.set_listeners(inputs).await?;
+            }
+        }
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hang_up.recv() => match reread() {
+                Ok(stack) => match sockets.ensure(&stack) {
+                    Ok(changed) => {
+                        access_logs.reopen();
+                        inputs = Some(changed);
+                        stacks.send_replace(Some(Arc::new(stack)));
+                        observer.reread(Ok(()));
+                    }
+                    Err(error) => observer.reread(Err(error.to_string())),
+                },
+                Err(error) => observer.reread(Err(error)),
+            },
+            _ = known.changed() => {}
+            _ = config.changed() => {}
+        }
+    }
+    gateway.drain(DRAIN_MAX).await;
+    tasks.shutdown(&clock, END_MAX).await;
+    Ok(())
+}
+
+fn listen_for(kind: SignalKind) -> Result<tokio::signal::unix::Signal, AloneError> {
+    signal(kind).map_err(AloneError::Signal)
+}
+
+fn snapshot_of(
+    stack: &Stack,
+    external: &externals::ExternalEndpoints,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    version: u64,
+) -> Snapshot {
+    Snapshot {
+        version,
+        routes: stack.routes.clone(),
+        services: external_pools(stack, external).collect(),
+        edge: Some(stack.edge.clone()),
+        tls,
+        ..Snapshot::default()
+    }
+}
+
+/// The pools of a stack's external services.
+pub(crate) fn external_pools<'a>(
+    stack: &'a Stack,
+    known: &'a externals::ExternalEndpoints,
+) -> impl Iterator<Item = (standfast_model::ServiceName, Pool)> + 'a {
+    stack.externals.values().map(|external| {
+        let endpoints = known.get(&external.name).cloned().unwrap_or_default();
+        (external.name.clone(), Pool { endpoints, policy: external.traffic.clone() })
+    })
+}
+
+/// The sockets that the gateway accepts from, each bound once and kept for as long as it is wanted.
+struct Sockets {
+    options: AloneOptions,
+    held: BTreeMap<ListenerKind, (SocketAddr, Vec<std::net::TcpListener>)>,
+}
+
+impl Sockets {
+    /// Binds what a stack needs and is not bound yet, and lets go of the rest.
+    fn ensure(&mut self, stack: &Stack) -> Result<Vec<ListenerInput>, AloneError> {
+        let mut wanted = vec![(ListenerKind::Public, self.options.listen)];
+        if let Some(tls) = &stack.edge.tls {
+            wanted.push((ListenerKind::PublicTls, SocketAddr::new(self.options.listen.ip(), tls.port)));
+        }
+        for external in stack.externals.values() {
+            for port in &external.ports {
+                let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port.published);
+                wanted.push((
+                    ListenerKind::Service { service: external.name.clone(), caller_zone: None },
+                    address,
+                ));
+            }
+        }
+        let mut held = BTreeMap::new();
+        for (kind, address) in wanted {
+            let is_same = |(bound, _): &(SocketAddr, _)| address.port() == 0 || *bound == address;
+            let entry = match self.held.get(&kind).filter(|held| is_same(held)) {
+                Some((address, sockets)) => {
+                    let copies: std::io::Result<Vec<_>> =
+                        sockets.iter().map(std::net::TcpListener::try_clone).collect();
+                    (*address, copies.map_err(|source| AloneError::Listen { address: *address, source })?)
+                }
+                None => bind(address, self.options.workers)
+                    .map_err(|source| AloneError::Listen { address, source })?,
+            };
+            held.insert(kind, entry);
+        }
+        let inputs = held.iter().map(|(kind, (address, sockets))| {
+            let copies: std::io::Result<Vec<_>> =
+                sockets.iter().map(std::net::TcpListener::try_clone).collect();
+            let sockets = copies.map_err(|source| AloneError::Listen { address: *address, source })?;
+            Ok(ListenerInput { kind: kind.clone(), sockets })
+        });
+        let inputs = inputs.collect::<Result<Vec<_>, AloneError>>()?;
+        self.held = held;
+        Ok(inputs)
+    }
+
+    fn addresses(&self) -> Vec<(String, SocketAddr)> {
+        let name = |kind: &ListenerKind| match kind {
+            ListenerKind::Public => "http".to_owned(),
+            ListenerKind::PublicTls => "https".to_owned(),
+            ListenerKind::Service { service, .. } => service.to_string(),
+        };
+        self.held.iter().map(|(kind, (address, _))| (name(kind), *address)).collect()
+    }
+}
+
+/// As many sockets as workers at one address, so that the kernel shares connections out.
+fn bind(address: SocketAddr, workers: usize) -> std::io::Result<(SocketAddr, Vec<std::net::TcpListener>)> {
+    let mut address = address;
+    let mut sockets = Vec::with_capacity(workers);
+    for _ in 0..workers.max(1) {
+        let socket =
+            socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        // The first one without: an address that another program has must not be shared with it.
+        if sockets.is_empty() && workers <= 1 {
+            socket.bind(&address.into())?;
+        } else {
+            socket.set_reuse_port(true)?;
+            socket.bind(&address.into())?;
+        }
+        socket.listen(BACKLOG)?;
+        let listener = std::net::TcpListener::from(socket);
+        address = listener.local_addr()?;
+        sockets.push(listener);
+    }
+    Ok((address, sockets))
+}

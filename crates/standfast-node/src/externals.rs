@@ -1,0 +1,201 @@
+//! Services that others run: where they are, and whether they look ready.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use standfast_gateway::{Endpoint, EndpointState};
+use standfast_model::{External, HealthCheck, Instance, Probe, ReplicaId, ServiceName, Stack, ZoneName};
+use standfast_runtime::http::Client;
+use standfast_runtime::{Clock, Net, Peer, Stop};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+/// From one look at a name's addresses to the next.
+const RESOLVE_EVERY: Duration = Duration::from_secs(30);
+/// The same while a name has none.
+const RESOLVE_AGAIN: Duration = Duration::from_secs(1);
+/// Addresses of one name that are used.
+const ADDRESSES_MAX: usize = 64;
+/// An answer to a health check is not read beyond this.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
+/// Looks that wait to be taken in.
+const LOOKS_MAX: usize = 256;
+
+/// The endpoints of each external service.
+pub(crate) type ExternalEndpoints = Arc<BTreeMap<ServiceName, Vec<Endpoint>>>;
+
+/// What one watcher saw of one declared address.
+struct Look {
+    service: ServiceName,
+    /// Its place among the service's addresses.
+    place: usize,
+    seen: Vec<(SocketAddr, bool)>,
+}
+
+/// Keeps the endpoints of the stack's external services, from one stack to the next.
+pub(crate) async fn follow(
+    mut stacks: watch::Receiver<Option<Arc<Stack>>>,
+    endpoints: watch::Sender<ExternalEndpoints>,
+    clock: Clock,
+    net: Net,
+    stop: Stop,
+) {
+    loop {
+        let stack = stacks.borrow_and_update().clone();
+        let mut watchers = JoinSet::new();
+        let (sender, mut looks) = mpsc::channel(LOOKS_MAX);
+        let externals = stack.as_ref().map(|stack| stack.externals.clone()).unwrap_or_default();
+        for external in externals.values() {
+            for place in 0..external.addresses.len() {
+                watchers.spawn(watch_address(external.clone(), place, sender.clone(), clock, net));
+            }
+        }
+        let mut known: BTreeMap<(ServiceName, usize), Vec<(SocketAddr, bool)>> = BTreeMap::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.requested() => return,
+                changed = stacks.changed() => match changed {
+                    Ok(()) => break,
+                    Err(_) => return,
+                },
+                Some(look) = looks.recv() => {
+                    known.insert((look.service, look.place), look.seen);
+                    let all = externals.values().map(|external| (external.name.clone(), endpoints_of(external, &known)));
+                    endpoints.send_replace(Arc::new(all.collect()));
+                }
+            }
+        }
+    }
+}
+
+/// Watches one declared address for ever: finds out what it stands for, and asks whether that is ready.
+async fn watch_address(external: External, place: usize, looks: mpsc::Sender<Look>, clock: Clock, net: Net) {
+    let Some(declared) = external.addresses.get(place) else { return };
+    let client = Client::with_answer_limit(net, clock, ANSWER_BYTES_MAX);
+    let mut failures: BTreeMap<SocketAddr, u32> = BTreeMap::new();
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    let mut resolved_at = None;
+    loop {
+        let now = clock.now();
+        let pause = if addresses.is_empty() { RESOLVE_AGAIN } else { RESOLVE_EVERY };
+        if resolved_at.is_none_or(|at| now.since(at) >= pause) {
+            resolved_at = Some(now);
+            match tokio::net::lookup_host((declared.host.as_str(), declared.port)).await {
+                Ok(found) => {
+                    addresses = found.take(ADDRESSES_MAX).collect();
+                    addresses.sort_unstable();
+                    addresses.dedup();
+                }
+                // The last known addresses are better than none.
+                Err(error) => {
+                    tracing::warn!(service = %external.name, address = %declared, %error, "cannot find an address")
+                }
+            }
+            failures.retain(|address, _| addresses.contains(address));
+        }
+        let mut seen = Vec::with_capacity(addresses.len());
+        for address in &addresses {
+            let is_ready = match &external.healthcheck {
+                None => true,
+                Some(check) => {
+                    let failed = failures.entry(*address).or_default();
+                    if is_well(&client, *address, check, clock, net).await {
+                        *failed = 0
+                    } else {
+                        *failed += 1
+                    }
+                    *failed < check.retries.max(1)
+                }
+            };
+            seen.push((*address, is_ready));
+        }
+        let look = Look { service: external.name.clone(), place, seen };
+        if looks.send(look).await.is_err() {
+            return;
+        }
+        let interval = external.healthcheck.as_ref().map_or(RESOLVE_AGAIN, |check| check.interval);
+        clock.sleep(interval).await;
+    }
+}
+
+async fn is_well(client: &Client, address: SocketAddr, check: &HealthCheck, clock: Clock, net: Net) -> bool {
+    match &check.probe {
+        Probe::Http { path } => {
+            let request = Request::get(path.as_str()).header("host", address.to_string()).body(Bytes::new());
+            let Ok(request) = request else { return false };
+            let answer = client.send(&Peer::Tcp(address), request, check.timeout).await;
+            answer.is_ok_and(|answer| answer.status().is_success() || answer.status().is_redirection())
+        }
+        _ => matches!(clock.timeout(check.timeout, net.connect_tcp(address)).await, Ok(Ok(_))),
+    }
+}
+
+/// The endpoints of one service. When more than half of them look dead, rather the looking is at fault: all are used, and their
+/// answers tell which are dead (fail-open).
+fn endpoints_of(
+    external: &External,
+    known: &BTreeMap<(ServiceName, usize), Vec<(SocketAddr, bool)>>,
+) -> Vec<Endpoint> {
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    for (place, declared) in external.addresses.iter().enumerate() {
+        for (address, is_ready) in known.get(&(external.name.clone(), place)).into_iter().flatten() {
+            if endpoints.iter().any(|other| other.address == *address) {
+                continue;
+            }
+            let slot = u32::try_from(endpoints.len()).unwrap_or(u32::MAX);
+            endpoints.push(Endpoint {
+                instance: Instance {
+                    replica: ReplicaId { service: external.name.clone(), slot },
+                    attempt: 1,
+                },
+                address: *address,
+                zone: declared.zone.clone().unwrap_or_else(nowhere),
+                state: if *is_ready { EndpointState::Ready } else { EndpointState::Unready },
+            });
+        }
+    }
+    let dead = endpoints.iter().filter(|endpoint| endpoint.state == EndpointState::Unready).count();
+    if dead * 2 > endpoints.len() {
+        endpoints.iter_mut().for_each(|endpoint| endpoint.state = EndpointState::Ready);
+    }
+    endpoints
+}
+
+/// The zone of an address that names none: no caller is in it.
+fn nowhere() -> ZoneName {
+    "elsewhere".parse().expect("the name is a legal constant")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use standfast_model::{ExternalAddress, Traffic};
+
+    #[test]
+    fn when_most_look_dead_all_are_used() {
+        let address = |port| ExternalAddress { host: "127.0.0.1".to_owned(), port, zone: None };
+        let external = External {
+            name: "up".parse().unwrap(),
+            addresses: vec![address(1), address(2), address(3)],
+            healthcheck: None,
+            ports: Vec::new(),
+            traffic: Traffic::default(),
+        };
+        let seen = |ready: [bool; 3]| {
+            let known = (0..3).map(|place| {
+                let address: SocketAddr = format!("127.0.0.1:{}", place + 1).parse().unwrap();
+                ((external.name.clone(), place), vec![(address, ready[place])])
+            });
+            endpoints_of(&external, &known.collect())
+                .iter()
+                .filter(|e| e.state == EndpointState::Ready)
+                .count()
+        };
+        assert_eq!([seen([true; 3]), seen([true, true, false]), seen([true, false, false])], [3, 2, 3]);
+    }
+}
