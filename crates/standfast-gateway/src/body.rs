@@ -48,25 +48,33 @@ pub(crate) enum Source {
     },
     /// On its way from the client: it can be sent once.
     Streamed {
+        /// What was read already.
+        ahead: Bytes,
         inflow: Inflow,
         framing: Framing,
     },
 }
 
 impl Source {
-    /// Reads a body whole, so that it can be sent again; one of more than `bytes_max` stays as it is, as far as it was not read.
+    /// A client's body that was not read yet.
+    pub(crate) const fn unread(inflow: Inflow, framing: Framing) -> Self {
+        Self::Streamed { ahead: Bytes::new(), inflow, framing }
+    }
+
+    /// Reads a body whole, so that it can be sent again; one of more than `bytes_max` can be sent once.
     ///
     /// # Errors
     /// The client broke off, or its body is not legal.
     pub(crate) async fn kept(self, bytes_max: usize) -> Result<Self, BodyError> {
-        let Self::Streamed { inflow, framing } = self else { return Ok(self) };
-        let fits = matches!(framing, Framing::Length(length) if length <= bytes_max as u64);
-        if !fits {
-            // Of an unknown length nothing is read ahead: what does not fit would have to be held and streamed both.
-            return Ok(Self::Streamed { inflow, framing });
+        let Self::Streamed { ahead, inflow, framing } = self else { return Ok(self) };
+        if matches!(framing, Framing::Length(length) if length > bytes_max as u64) {
+            return Ok(Self::Streamed { ahead, inflow, framing });
         }
-        let mut data = Vec::new();
+        let mut data = Vec::from(ahead);
         loop {
+            if data.len() > bytes_max {
+                return Ok(Self::Streamed { ahead: data.into(), inflow, framing });
+            }
             let step = std::future::poll_fn(|cx| {
                 inflow.poll_next(cx, &mut |part| data.extend_from_slice(part.as_slice()))
             });
@@ -78,6 +86,16 @@ impl Source {
 
     pub(crate) const fn can_be_sent_again(&self) -> bool {
         !matches!(self, Self::Streamed { .. })
+    }
+
+    /// How much of it has come from the client.
+    pub(crate) fn bytes_read(&self) -> u64 {
+        match self {
+            Self::Empty => 0,
+            Self::Kept { data, .. } => data.len() as u64,
+            Self::Streamed { inflow: Inflow::H1(conn, _), .. } => conn.borrow().body_bytes_read(),
+            Self::Streamed { inflow: Inflow::H2(receiving), .. } => receiving.borrow().bytes_read(),
+        }
     }
 
     /// Whether a body over HTTP/2 comes on.
@@ -103,9 +121,11 @@ impl Source {
         match self {
             Self::Empty => Outflow::Done,
             Self::Kept { data, trailers } => Outflow::Kept { data: data.clone(), trailers: trailers.clone() },
-            Self::Streamed { inflow, framing } => {
-                Outflow::Streamed { inflow: inflow.clone(), is_chunked: *framing == Framing::Chunked }
-            }
+            Self::Streamed { ahead, inflow, framing } => Outflow::Streamed {
+                ahead: ahead.clone(),
+                inflow: inflow.clone(),
+                is_chunked: *framing == Framing::Chunked,
+            },
         }
     }
 }
@@ -113,8 +133,16 @@ impl Source {
 /// What is left to send of a request's body.
 pub(crate) enum Outflow {
     Done,
-    Kept { data: Bytes, trailers: Option<Fields> },
-    Streamed { inflow: Inflow, is_chunked: bool },
+    Kept {
+        data: Bytes,
+        trailers: Option<Fields>,
+    },
+    /// What was read ahead, then the rest as it comes.
+    Streamed {
+        ahead: Bytes,
+        inflow: Inflow,
+        is_chunked: bool,
+    },
 }
 
 impl Outflow {

@@ -14,7 +14,7 @@ use crate::config::Limits;
 use crate::error::Refusal;
 use crate::headers::Forwarded;
 use crate::listener::ListenerKind;
-use crate::wire::{BodyReader, Buffer, Next, Part, RequestHead, Scanner, Step, Stream};
+use crate::wire::{BodyReader, Buffer, Framing, Next, Part, RequestHead, Scanner, Step, Stream};
 
 /// The time as of the worker's last tick: exact enough for limits of seconds, and free.
 pub(crate) type CoarseClock = Rc<Cell<Stamp>>;
@@ -200,7 +200,8 @@ pub(crate) struct Conn {
     written: usize,
     scanner: Scanner,
     reader: BodyReader,
-    body_bytes_left: u64,
+    body_bytes_max: u64,
+    body_bytes_read: u64,
     /// What is left to write of `100 Continue`, which is owed before the body is waited for.
     continue_owed: &'static [u8],
 }
@@ -222,7 +223,8 @@ impl Conn {
             written: 0,
             scanner: Scanner::default(),
             reader: BodyReader::Done,
-            body_bytes_left: 0,
+            body_bytes_max: 0,
+            body_bytes_read: 0,
             continue_owed: b"",
         }
     }
@@ -254,7 +256,10 @@ impl Conn {
                         self.buffer.consume(length);
                         self.buffer.release();
                         self.reader = BodyReader::new(head.framing);
-                        self.body_bytes_left = limits.body_bytes_max;
+                        if matches!(head.framing, Framing::Length(length) if length > limits.body_bytes_max) {
+                            return refused(Refusal::BodyTooLarge);
+                        }
+                        (self.body_bytes_max, self.body_bytes_read) = (limits.body_bytes_max, 0);
                         self.continue_owed = if head.expects_continue { CONTINUE } else { b"" };
                         return Poll::Ready(Ok(head));
                     }
@@ -289,8 +294,10 @@ impl Conn {
             let unread = self.buffer.unread();
             match self.reader.next(unread).map_err(|bad| refused(bad.0))? {
                 Next::Data { consumed, data } => {
-                    let left = self.body_bytes_left.checked_sub(data as u64);
-                    self.body_bytes_left = left.ok_or(BodyError::Refused(Refusal::BodyTooLarge))?;
+                    self.body_bytes_read += data as u64;
+                    if self.body_bytes_read > self.body_bytes_max {
+                        return Poll::Ready(Err(BodyError::Refused(Refusal::BodyTooLarge)));
+                    }
                     sink(Part::Slice(&unread[consumed - data..consumed]));
                     self.buffer.consume(consumed);
                     return Poll::Ready(Ok(Step::Data));
@@ -317,6 +324,11 @@ impl Conn {
             Ok(1..) => Poll::Pending, // the next request, early
             Ok(0) | Err(_) => Poll::Ready(()),
         }
+    }
+
+    /// How much of the request's body was read.
+    pub(crate) const fn body_bytes_read(&self) -> u64 {
+        self.body_bytes_read
     }
 
     /// Writes out what is to be written.

@@ -1,12 +1,14 @@
 //! One request of a client: from its head to its answer's head, whatever protocol it came by.
 
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use standfast_model::{Balance, HashKey, Priority, RatePer, Stamp};
 
-use crate::attempt::{self, Call, Failure, Outgoing};
+use crate::attempt::{self, Answer, Call, Failure, Outgoing};
 use crate::body::{AnswerBody, Source};
 use crate::client::{BodyError, Client};
 use crate::error::Refusal;
@@ -15,7 +17,7 @@ use crate::headers::{self, Said};
 use crate::pool::Service;
 use crate::ring;
 use crate::routes::Rule;
-use crate::story::{self, Asked, Notes, Story};
+use crate::story::{self, Asked, Notes, Outcome, Story, Teller};
 use crate::trace::{RequestId, TraceContext};
 use crate::view::{RoutePlace, Routed};
 use crate::wire::{Fields, Framing, Known, RequestHead, ResponseHead};
@@ -33,7 +35,7 @@ pub(crate) struct Reply {
     pub(crate) _place: Option<RoutePlace>,
 }
 
-/// Answers one request; `None` when there is nobody to answer any more.
+/// Answers one request; `None` when there is nobody to answer any more. `gone` is ready when the client has left.
 ///
 /// # Cancellation
 /// When the client leaves, attempts that are running are broken off with their connections.
@@ -42,13 +44,14 @@ pub(crate) async fn exchange(
     client: &Rc<Client>,
     mut head: RequestHead,
     source: Source,
+    gone: impl FnMut(&mut Context<'_>) -> Poll<()>,
 ) -> Option<Reply> {
     let started = worker.clock.now();
     let is_public = client.kind.is_public();
     let asked = identify(worker, &head.fields, is_public, started);
     let notes = Notes::default();
-    let kind = head.fields.named("content-type");
-    let is_grpc = kind.is_some_and(|kind| kind.starts_with(b"application/grpc"));
+    let mut teller = Teller { worker, client, asked: &asked, notes: &notes, routed: None, call: None };
+    let is_grpc = head.is_grpc();
     let routed = headers::take_in(&mut head, is_public)
         .and_then(|said| Ok((said, worker.route(&client.kind, &head)?)))
         .and_then(|(said, routed)| Ok((admit_to_route(worker, client, &head, &routed)?, said, routed)));
@@ -56,73 +59,80 @@ pub(crate) async fn exchange(
         Ok(routed) => routed,
         Err(refusal) => {
             worker.counters.refused.add(1);
-            let story = story::begin(worker, client, &head, &asked, None, None, &notes, Err(&refusal));
+            let story = story::begin(teller, &head, &source, Outcome::Refused(&refusal));
             return Some(Reply { story, ..Reply::refused(&refusal, is_grpc) }.identified(&asked));
         }
     };
+    teller.routed = Some(&routed);
     if let Some(reply) = redirect(client, &head, &routed) {
-        let status = Ok(reply.head.status.as_u16());
-        let story = story::begin(worker, client, &head, &asked, Some(&routed), None, &notes, status);
+        let outcome = Outcome::Answered(reply.head.status.as_u16());
+        let story = story::begin(teller, &head, &source, outcome);
         return Some(Reply { story, _place: place, ..reply }.identified(&asked));
     }
-    let prepared = prepare(worker, client, head, source, &said, &routed, &asked).await;
-    let (call, outgoing) = match prepared {
-        Ok(prepared) => prepared,
-        Err(BodyError::Gone) => return None,
-        Err(BodyError::Refused(refusal)) => {
-            worker.counters.refused.add(1);
-            return Some(Reply::refused(&refusal, said.is_grpc).identified(&asked));
-        }
-    };
-    if let Some(rule) = routed.rule() {
-        mirror(&call, &outgoing, rule);
-    }
+    let call = prepare(worker, client, &mut head, &said, &routed, &asked);
+    teller.call = Some(&call);
     let tally = Tally::new(&call.service, started);
-    let carried = attempt::carry(&call, &outgoing, &notes).await;
+    let (head, source, carried) = carry(&call, head, source, &said, &routed, &notes, gone).await;
     let mut reply = match carried {
         Ok(mut answer) => {
             tally.finish(answer.head.status, worker.clock.now());
             headers::strip_answer(&mut answer.head);
-            let status = Ok(answer.head.status.as_u16());
-            let story = story::begin(
-                worker,
-                client,
-                &outgoing.head,
-                &asked,
-                Some(&routed),
-                Some(&call),
-                &notes,
-                status,
-            );
+            let story = story::begin(teller, &head, &source, Outcome::Answered(answer.head.status.as_u16()));
             Reply { head: answer.head, body: answer.body, ends_connection: false, story, _place: place }
         }
-        Err(Failure::Client(BodyError::Gone)) => return None,
-        Err(Failure::Refused(refusal) | Failure::Client(BodyError::Refused(refusal))) => {
-            let counters = &call.service.counters;
-            match refusal {
-                Refusal::Deadline(_) => counters.deadline.add(1),
-                Refusal::Broken(_) => counters.broken.add(1),
-                Refusal::Shed(..) => counters.shed.add(1),
-                _ => counters.no_replica.add(1),
+        Err(BodyError::Gone) => {
+            if let Some(story) = story::begin(teller, &head, &source, Outcome::Abandoned) {
+                story.end(worker, 0, false);
             }
+            return None;
+        }
+        Err(BodyError::Refused(refusal)) => {
+            call.service.counters.refuse(&refusal);
             tally.finish(refusal.status(), worker.clock.now());
-            let story = story::begin(
-                worker,
-                client,
-                &outgoing.head,
-                &asked,
-                Some(&routed),
-                Some(&call),
-                &notes,
-                Err(&refusal),
-            );
-            Reply { story, _place: place, ..Reply::refused(&refusal, said.is_grpc) }
+            let story = story::begin(teller, &head, &source, Outcome::Refused(&refusal));
+            Reply { story, _place: place, ..Reply::refused(&refusal, is_grpc) }
         }
     };
     if let Some(rule) = routed.rule() {
         edit(&mut reply.head.fields, &rule.filters.response);
     }
     Some(reply.identified(&asked))
+}
+
+/// Has a request answered by a replica, unless its client leaves before. Gives the request back as it was sent.
+async fn carry(
+    call: &Call,
+    head: RequestHead,
+    source: Source,
+    said: &Said,
+    routed: &Routed,
+    notes: &Notes,
+    mut gone: impl FnMut(&mut Context<'_>) -> Poll<()>,
+) -> (RequestHead, Source, Result<Answer, BodyError>) {
+    let is_repeatable = headers::is_repeatable(&head.method, said.has_idempotency_key);
+    let bytes_max = call.worker.limits.get().replay_bytes_max;
+    let unread = source.clone();
+    let source = match if is_repeatable { source.kept(bytes_max).await } else { Ok(source) } {
+        Ok(source) => source,
+        Err(error) => return (head, unread, Err(error)),
+    };
+    let is_repeatable = is_repeatable && source.can_be_sent_again();
+    let outgoing = Outgoing { head, source, is_repeatable };
+    if let Some(rule) = routed.rule() {
+        mirror(call, &outgoing, rule);
+    }
+    let carried = {
+        let mut carrying = pin!(attempt::carry(call, &outgoing, notes));
+        let unless_gone = std::future::poll_fn(|cx| match carrying.as_mut().poll(cx) {
+            Poll::Ready(Ok(answer)) => Poll::Ready(Ok(answer)),
+            Poll::Ready(Err(Failure::Refused(refusal))) => Poll::Ready(Err(BodyError::Refused(refusal))),
+            Poll::Ready(Err(Failure::Client(error))) => Poll::Ready(Err(error)),
+            Poll::Pending => gone(cx).map(|()| Err(BodyError::Gone)),
+        });
+        unless_gone.await
+    };
+    let Outgoing { head, source, .. } = outgoing;
+    (head, source, carried)
 }
 
 /// Gives a request its name, and its place in a trace.
@@ -165,7 +175,7 @@ fn hash_of_client(client: &Client) -> u64 {
     }
 }
 
-/// The answer of a route that sends clients elsewhere. One that would send them where they are lets them through.
+/// The answer of a route that sends clients elsewhere.
 fn redirect(client: &Client, head: &RequestHead, routed: &Routed) -> Option<Reply> {
     let rule = routed.rule()?;
     let scheme = client.kind.scheme();
@@ -185,15 +195,14 @@ fn redirect(client: &Client, head: &RequestHead, routed: &Routed) -> Option<Repl
 }
 
 /// Makes of a client's request one for its service.
-async fn prepare(
+fn prepare(
     worker: &Rc<Worker>,
-    client: &Rc<Client>,
-    mut head: RequestHead,
-    source: Source,
+    client: &Client,
+    head: &mut RequestHead,
     said: &Said,
     routed: &Routed,
     asked: &Asked,
-) -> Result<(Call, Outgoing), BodyError> {
+) -> Call {
     let is_public = client.kind.is_public();
     let service = Rc::clone(routed.service());
     if !head.fields.has(Known::Host) {
@@ -229,20 +238,9 @@ async fn prepare(
         Some(left) => left,
         None => timeout,
     };
-    let is_repeatable = headers::is_repeatable(&head.method, said.has_idempotency_key);
-    let source =
-        if is_repeatable { source.kept(worker.limits.get().replay_bytes_max).await? } else { source };
-    let is_repeatable = is_repeatable && source.can_be_sent_again();
-    let key_hash = key_of(&service, client, &head);
-    let call = Call {
-        worker: Rc::clone(worker),
-        service,
-        zone: routed.zone().cloned(),
-        deadline: asked.at.plus(allowed),
-        key_hash,
-        priority,
-    };
-    Ok((call, Outgoing { head, source, is_repeatable }))
+    let key_hash = key_of(&service, client, head);
+    let zone = routed.zone().cloned();
+    Call { worker: Rc::clone(worker), service, zone, deadline: asked.at.plus(allowed), key_hash, priority }
 }
 
 /// The hash of what the same replica is wanted for.

@@ -19,7 +19,6 @@ pub(crate) struct Said {
     /// What `Standfast-Deadline` or `grpc-timeout` says, the shorter.
     pub(crate) left: Option<Duration>,
     pub(crate) priority: Option<Priority>,
-    pub(crate) is_grpc: bool,
 }
 
 /// Takes out of a request what is for the gateway or between two neighbours only, and, on a listener that is open to anyone
@@ -31,16 +30,13 @@ pub(crate) fn take_in(head: &mut RequestHead, is_public: bool) -> Result<Said, R
     let mut said = Said::default();
     let mut has_hop_by_hop = false;
     let mut has_forwarded = false;
-    for (known, name, value) in head.fields.iter() {
+    for (known, _, value) in head.fields.iter() {
         match known {
             Known::IdempotencyKey => said.has_idempotency_key = !value.is_empty(),
             Known::Deadline => said.left = shorter(said.left, parse_deadline(value)?),
             Known::GrpcTimeout => said.left = shorter(said.left, parse_grpc_timeout(value)?),
             Known::Priority => said.priority = Some(parse_priority(value)?),
             Known::Forwarded => has_forwarded = true,
-            Known::Other if name.len() == 12 && name.eq_ignore_ascii_case(b"content-type") => {
-                said.is_grpc = value.starts_with(b"application/grpc");
-            }
             known => has_hop_by_hop |= known.is_hop_by_hop(),
         }
     }

@@ -1,10 +1,15 @@
 //! The gateway: carries each request to a healthy replica within its policy, from outside and between services.
 //!
-//! In the order of a request: `listener` accepts a connection, `exchange` checks a request, `routes` names its service,
-//! `attempt` drives it (choose, try, judge, repeat or finish), `pool` holds what is known of the replicas, `balance` chooses
-//! one, `outlier` leaves one out, `budget` bounds repeats, `upstream` is a connection to a replica, `body` what streams through.
-//! `path` says how paths are read and `filters` what a route changes; `trace` names requests, `access` writes them down, and
-//! `explain` keeps what became of those that something happened to.
+//! In the order of a request:
+//! - `listener` accepts a connection and finds out what is spoken (`proxy_protocol`, `tls`); `serve_h1`, `serve_h2` and `tcp` speak
+//!   it, HTTP/1.1 by the codec in `wire`. `body` is what streams through, whatever it comes and goes by.
+//! - `exchange` answers one request: `headers` takes in what it says, `routes` finds its route (`path`, `view`), `filters` is what the
+//!   route changes, `rate` what it limits.
+//! - `door` lets it in, waits, or turns it away (`admit` decides, by the limit that `limiter` finds).
+//! - `attempt` drives it: choose, try, judge, repeat or finish. `pool` holds what is known of the replicas; `balance`, `ring` and
+//!   `slow_start` choose one; `outlier` and `gray` leave one out; `latency` and `quantile` are what answers take; `budget` bounds extra
+//!   attempts; `upstream` is a connection to a replica.
+//! - `trace` names requests, `story` tells what became of them: to `access` and, when something happened, to `explain`.
 //!
 //! Each worker is one thread with a runtime, sockets, connections and scores of its own (`worker`); workers share nothing but
 //! the [`Snapshot`], which is replaced as a whole and never changed. There are no locks on the request's path.

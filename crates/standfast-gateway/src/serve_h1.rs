@@ -1,7 +1,6 @@
 //! A client's connection that speaks HTTP/1.1: one request after the other.
 
 use std::cell::RefCell;
-use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -86,11 +85,10 @@ async fn request(
     let (method, is_http_11, wants_close) = (head.method.clone(), head.is_http_11, head.wants_close);
     let source = match head.framing {
         Framing::None | Framing::Length(0) => Source::Empty,
-        framing => Source::Streamed { inflow: Inflow::H1(Rc::clone(conn), Rc::clone(client)), framing },
+        framing => Source::unread(Inflow::H1(Rc::clone(conn), Rc::clone(client)), framing),
     };
-    let Some(mut reply) = unless_gone(conn, exchange(worker, client, head, source)).await.flatten() else {
-        return false;
-    };
+    let gone = |cx: &mut Context<'_>| conn.borrow_mut().poll_gone(cx);
+    let Some(mut reply) = exchange(worker, client, head, source, gone).await else { return false };
     if reply.head.status == StatusCode::SWITCHING_PROTOCOLS {
         let AnswerBody::Upgraded(connected, in_flight) =
             std::mem::replace(&mut reply.body, AnswerBody::Empty)
@@ -134,18 +132,6 @@ async fn request(
         story.end(worker, sent, is_whole);
     }
     is_whole && !closes && conn.borrow().is_body_read()
-}
-
-/// The outcome of some work, unless the client leaves before.
-async fn unless_gone<T>(conn: &Rc<RefCell<Conn>>, work: impl Future<Output = T>) -> Option<T> {
-    let mut work = pin!(work);
-    std::future::poll_fn(|cx| {
-        if let Poll::Ready(done) = work.as_mut().poll(cx) {
-            return Poll::Ready(Some(done));
-        }
-        conn.borrow_mut().poll_gone(cx).map(|()| None)
-    })
-    .await
 }
 
 /// Writes status line and fields. What belongs to the connection with the client is decided here.

@@ -167,16 +167,11 @@ async fn stream_of(
                 *go_on.status_mut() = StatusCode::CONTINUE;
                 let _gone_or_not = respond.send_informational(go_on);
             }
-            let mut work = pin!(exchange(worker, client, head, source));
-            let mut done = pin!(std::future::poll_fn(|cx| {
-                if let Poll::Ready(reply) = work.as_mut().poll(cx) {
-                    return Poll::Ready(reply);
-                }
-                respond.poll_reset(cx).map(|_| {
-                    streams.given_up.set(streams.given_up.get().saturating_add(1));
-                    None
-                })
-            }));
+            let gone = |cx: &mut Context<'_>| {
+                let given_up = || streams.given_up.set(streams.given_up.get().saturating_add(1));
+                respond.poll_reset(cx).map(|_| given_up())
+            };
+            let mut done = pin!(exchange(worker, client, head, source, gone));
             match &progress {
                 None => done.await,
                 Some(progress) => loop {
@@ -248,6 +243,9 @@ fn read(
         Some(value) => Some(digits(value).ok_or(Refusal::BadRequest("the content-length is not a number"))?),
         None => None,
     };
+    if length.is_some_and(|length| length > body_bytes_max) {
+        return Err(Refusal::BodyTooLarge);
+    }
     let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
     if !(target.starts_with('/') || target == "*" && parts.method == Method::OPTIONS)
         || !target.bytes().all(|byte| byte.is_ascii_graphic())
@@ -259,7 +257,7 @@ fn read(
     } else {
         let framing = length.map_or(Framing::Chunked, Framing::Length);
         let receiving = Rc::new(RefCell::new(Receiving::of_client(body, body_bytes_max)));
-        (framing, Source::Streamed { inflow: Inflow::H2(receiving), framing })
+        (framing, Source::unread(Inflow::H2(receiving), framing))
     };
     // Cookies may come in several fields, which only HTTP/2 allows (RFC 9113, 8.2.3).
     if fields.all(Known::Cookie).count() > 1 {

@@ -12,6 +12,7 @@ use http::StatusCode;
 use standfast_model::{Instance, ServiceName};
 
 use crate::admit::Load;
+use crate::error::Refusal;
 
 /// What a gateway has done since its start, all workers together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -223,6 +224,18 @@ impl EndpointCounters {
 }
 
 impl ServiceCounters {
+    /// Counts an answer that the gateway made itself.
+    pub(crate) fn refuse(&self, refusal: &Refusal) {
+        match refusal {
+            Refusal::Deadline(_) => self.deadline.add(1),
+            Refusal::Broken(_) => self.broken.add(1),
+            Refusal::Shed(..) => self.shed.add(1),
+            Refusal::NoReplica(_) | Refusal::TooManyHeld(_) => self.no_replica.add(1),
+            // The client's fault.
+            _ => {}
+        }
+    }
+
     /// Takes in how busy the service is. (The limit is kept plus one, so that 0 means none.)
     pub(crate) fn show(&self, load: &Load) {
         self.limit.set(load.limit.map_or(0, |limit| u64::from(limit) + 1));

@@ -9,6 +9,7 @@ use standfast_model::{ServiceName, Stamp};
 
 use crate::access::Entry;
 use crate::attempt::Call;
+use crate::body::Source;
 use crate::client::Client;
 use crate::error::Refusal;
 use crate::explain::{Attempt, AttemptEnd, Marks, Record, Sample};
@@ -68,34 +69,60 @@ pub(crate) struct Story {
     protocol: &'static str,
     user_agent: Option<Vec<u8>>,
     referer: Option<Vec<u8>>,
+    /// Tells at the end how much of it came.
+    source: Source,
     is_record: bool,
 }
 
-/// Whether a request's story is to be told, and its beginning.
-#[expect(clippy::too_many_arguments, reason = "all that there is to tell")]
+/// What became of a request.
+#[derive(Clone, Copy)]
+pub(crate) enum Outcome<'a> {
+    /// A replica answered, or a route, with this status.
+    Answered(u16),
+    /// The gateway answered.
+    Refused(&'a Refusal),
+    /// Its client left before there was an answer.
+    Abandoned,
+}
+
+/// What is known of a request while it is worked on.
+#[derive(Clone, Copy)]
+pub(crate) struct Teller<'a> {
+    pub(crate) worker: &'a Worker,
+    pub(crate) client: &'a Client,
+    pub(crate) asked: &'a Asked,
+    pub(crate) notes: &'a Notes,
+    /// Where it goes, once that is known.
+    pub(crate) routed: Option<&'a Routed>,
+    /// How it is carried, once that is known.
+    pub(crate) call: Option<&'a Call>,
+}
+
+/// Begins a request's story, if it is to be told.
 pub(crate) fn begin(
-    worker: &Worker,
-    client: &Client,
+    teller: Teller<'_>,
     head: &RequestHead,
-    asked: &Asked,
-    routed: Option<&Routed>,
-    call: Option<&Call>,
-    notes: &Notes,
-    outcome: Result<u16, &Refusal>,
+    source: &Source,
+    outcome: Outcome<'_>,
 ) -> Option<Box<Story>> {
+    let Teller { worker, client, asked, notes, routed, call } = teller;
     let now = worker.clock.now();
     let took = now.since(asked.at);
     let attempts = notes.attempts.borrow();
     let is_slow =
         call.and_then(|call| call.service.p99()).is_some_and(|p99| took > (p99 * SLOW_RATIO).max(SLOW_MIN));
     let marks = Marks {
-        failed: match &outcome {
-            Ok(status) => *status >= 500,
-            Err(refusal) => refusal.status().is_server_error(),
+        failed: match outcome {
+            Outcome::Answered(status) => status >= 500,
+            Outcome::Refused(refusal) => refusal.status().is_server_error(),
+            Outcome::Abandoned => true,
         },
         retried: attempts.iter().skip(1).any(|note| !note.is_hedge),
         hedged: attempts.iter().any(|note| note.is_hedge),
-        shed: matches!(outcome, Err(Refusal::Shed(..) | Refusal::RateLimited(_) | Refusal::RouteFull)),
+        shed: matches!(
+            outcome,
+            Outcome::Refused(Refusal::Shed(..) | Refusal::RateLimited(_) | Refusal::RouteFull)
+        ),
         slow: is_slow,
     };
     let is_record = Sample::one_in(SAMPLE).takes(marks, &mut worker.rng.borrow_mut());
@@ -116,12 +143,16 @@ pub(crate) fn begin(
         method: head.method.to_string(),
         path: head.path().to_owned(),
         client: client.address(),
-        status: Some(match &outcome {
-            Ok(status) => *status,
-            Err(refusal) => refusal.status().as_u16(),
-        }),
-        reason: outcome.err().map(|refusal| Cow::Borrowed(refusal.reason())),
-        attempts: attempts.iter().map(|note| told(note, asked.at, now)).collect(),
+        status: match outcome {
+            Outcome::Answered(status) => Some(status),
+            Outcome::Refused(refusal) => Some(refusal.status().as_u16()),
+            Outcome::Abandoned => None,
+        },
+        reason: match outcome {
+            Outcome::Refused(refusal) => Some(Cow::Borrowed(refusal.reason())),
+            _ => None,
+        },
+        attempts: told(&attempts, asked.at, now, outcome),
         attempts_left_out: 0,
         budget_left: call.map_or(0.0, |call| call.service.budget_left(now)),
         deadline_left_ms: call.map_or(0.0, |call| millis(call.deadline.since(now))),
@@ -134,9 +165,10 @@ pub(crate) fn begin(
         record,
         host: head.host().to_owned(),
         target: head.target().to_owned(),
-        protocol: if head.is_http_11 { "HTTP/1.1" } else { "HTTP/1.0" },
+        protocol: head.protocol,
         user_agent: text(&head.fields, "user-agent"),
         referer: text(&head.fields, "referer"),
+        source: source.clone(),
         is_record,
     }))
 }
@@ -146,6 +178,7 @@ impl Story {
     pub(crate) fn end(mut self: Box<Self>, worker: &Worker, bytes_out: u64, is_whole: bool) {
         let took = worker.clock.now().since(self.record.at);
         self.record.took_ms = millis(took);
+        self.record.bytes_in = self.source.bytes_read();
         self.record.bytes_out = bytes_out;
         if !is_whole {
             self.record.marks.failed = true;
@@ -180,20 +213,32 @@ impl Story {
     }
 }
 
-fn told(note: &Note, asked_at: Stamp, now: Stamp) -> Attempt {
-    let (at, end, status) = note.end.unwrap_or((now, AttemptEnd::Beaten, None));
-    Attempt {
-        instance: note.endpoint.instance.clone(),
-        address: note.endpoint.address,
-        zone: note.endpoint.zone().clone(),
-        started_after_ms: millis(note.started.since(asked_at)),
-        took_ms: millis(at.since(note.started)),
-        end,
-        score: note.score,
-        in_flight: note.in_flight,
-        is_hedge: note.is_hedge,
-        status,
-    }
+/// All attempts. Of several answers only the last was passed on, and none where the gateway answered itself.
+fn told(notes: &[Note], asked_at: Stamp, now: Stamp, outcome: Outcome<'_>) -> Vec<Attempt> {
+    let has_answered = |note: &Note| matches!(note.end, Some((_, AttemptEnd::Answered, _)));
+    let is_passed_on = matches!(outcome, Outcome::Answered(_));
+    let passed_on = notes.iter().rposition(has_answered).filter(|_| is_passed_on);
+    let unfinished = match outcome {
+        Outcome::Abandoned => AttemptEnd::Abandoned,
+        _ => AttemptEnd::Beaten,
+    };
+    let attempt = |(number, note): (usize, &Note)| {
+        let (at, end, status) = note.end.unwrap_or((now, unfinished, None));
+        let is_dropped = end == AttemptEnd::Answered && passed_on != Some(number);
+        Attempt {
+            instance: note.endpoint.instance.clone(),
+            address: note.endpoint.address,
+            zone: note.endpoint.zone().clone(),
+            started_after_ms: millis(note.started.since(asked_at)),
+            took_ms: millis(at.since(note.started)),
+            end: if is_dropped { AttemptEnd::Dropped } else { end },
+            score: note.score,
+            in_flight: note.in_flight,
+            is_hedge: note.is_hedge,
+            status,
+        }
+    };
+    notes.iter().enumerate().map(attempt).collect()
 }
 
 fn millis(time: Duration) -> f64 {

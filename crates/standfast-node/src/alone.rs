@@ -17,8 +17,6 @@ use crate::{edge, externals};
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// How long tasks may take to end after that.
 const END_MAX: Duration = Duration::from_secs(3);
-/// Connections that may wait in the kernel's queue.
-const BACKLOG: i32 = 4_096;
 
 /// How the gateway runs by itself.
 #[derive(Debug, Clone, Copy)]
@@ -75,7 +73,7 @@ pub async fn run_gateway(
     let tls = stack.edge.tls.as_ref().map(edge::load).transpose()?;
     let mut rng = Rng::from_entropy();
     let tasks = Tasks::new();
-    let mut sockets = Sockets { options, held: BTreeMap::new() };
+    let mut sockets = Sockets { options, net, held: BTreeMap::new() };
     let inputs = sockets.ensure(&stack)?;
     observer.listens(&sockets.addresses());
 
@@ -177,6 +175,7 @@ pub(crate) fn external_pools<'a>(
 /// The sockets that the gateway accepts from, each bound once and kept for as long as it is wanted.
 struct Sockets {
     options: AloneOptions,
+    net: Net,
     held: BTreeMap<ListenerKind, (SocketAddr, Vec<std::net::TcpListener>)>,
 }
 
@@ -205,8 +204,7 @@ impl Sockets {
                         sockets.iter().map(std::net::TcpListener::try_clone).collect();
                     (*address, copies.map_err(|source| AloneError::Listen { address: *address, source })?)
                 }
-                None => bind(address, self.options.workers)
-                    .map_err(|source| AloneError::Listen { address, source })?,
+                None => self.bind(address).map_err(|source| AloneError::Listen { address, source })?,
             };
             held.insert(kind, entry);
         }
@@ -221,6 +219,12 @@ impl Sockets {
         Ok(inputs)
     }
 
+    fn bind(&self, address: SocketAddr) -> std::io::Result<(SocketAddr, Vec<std::net::TcpListener>)> {
+        let sockets = self.net.listen_group(address, self.options.workers.max(1))?;
+        let bound = sockets.first().map_or(Ok(address), std::net::TcpListener::local_addr)?;
+        Ok((bound, sockets))
+    }
+
     fn addresses(&self) -> Vec<(String, SocketAddr)> {
         let name = |kind: &ListenerKind| match kind {
             ListenerKind::Public => "http".to_owned(),
@@ -229,27 +233,4 @@ impl Sockets {
         };
         self.held.iter().map(|(kind, (address, _))| (name(kind), *address)).collect()
     }
-}
-
-/// As many sockets as workers at one address, so that the kernel shares connections out.
-fn bind(address: SocketAddr, workers: usize) -> std::io::Result<(SocketAddr, Vec<std::net::TcpListener>)> {
-    let mut address = address;
-    let mut sockets = Vec::with_capacity(workers);
-    for _ in 0..workers.max(1) {
-        let socket =
-            socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
-        // The first one without: an address that another program has must not be shared with it.
-        if sockets.is_empty() && workers <= 1 {
-            socket.bind(&address.into())?;
-        } else {
-            socket.set_reuse_port(true)?;
-            socket.bind(&address.into())?;
-        }
-        socket.listen(BACKLOG)?;
-        let listener = std::net::TcpListener::from(socket);
-        address = listener.local_addr()?;
-        sockets.push(listener);
-    }
-    Ok((address, sockets))
 }

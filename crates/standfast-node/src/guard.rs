@@ -9,8 +9,8 @@ use standfast_runtime::{Backoff, Clock, RealDisk, Rng, Stop};
 
 use crate::wiring::Wiring;
 
-/// How long a new agent may take to answer before another start is tried. One too many does no harm: the second to come finds the
-/// folder locked and ends. One too few, since the first found its dying predecessor's lock, leaves the stack without an agent for so long.
+/// How long a new agent may take to answer before another one is started. A second one does no harm: it finds the folder locked
+/// and ends. Without it, the stack has no agent for this long if the first one fails.
 const START_MAX: Duration = Duration::from_secs(2);
 /// Between starts that failed.
 const AGAIN: Backoff = Backoff { base: Duration::from_millis(20), cap: Duration::from_secs(5) };

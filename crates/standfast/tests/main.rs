@@ -8,6 +8,7 @@
 mod suite {
     pub(crate) mod bad_input;
     pub(crate) mod full_disk;
+    pub(crate) mod gateway;
     pub(crate) mod lifecycle;
     pub(crate) mod permission;
     pub(crate) mod proof;

@@ -122,16 +122,16 @@ impl Connected {
                     }
                     *body = Outflow::Done;
                 }
-                Outflow::Streamed { inflow, is_chunked } => {
+                Outflow::Streamed { ahead, inflow, is_chunked } => {
                     let is_chunked = *is_chunked;
-                    let polled = inflow.poll_next(cx, &mut |part| {
-                        if is_chunked {
-                            write_chunk(out, part.as_slice())
-                        } else {
-                            out.extend_from_slice(part.as_slice())
-                        }
-                    });
-                    match ready!(polled) {
+                    let mut put = |data: &[u8]| {
+                        if is_chunked { write_chunk(out, data) } else { out.extend_from_slice(data) }
+                    };
+                    if !ahead.is_empty() {
+                        put(&std::mem::take(ahead));
+                        continue;
+                    }
+                    match ready!(inflow.poll_next(cx, &mut |part| put(part.as_slice()))) {
                         Ok(Step::Data) => {}
                         Ok(Step::End(trailers)) => {
                             if is_chunked {

@@ -180,7 +180,8 @@ impl Exchange {
             if to_head_request || stream.is_end_stream() { Framing::None } else { Framing::Chunked };
         let receiving = Receiving {
             stream,
-            bytes_left: u64::MAX,
+            bytes_max: u64::MAX,
+            bytes_read: 0,
             progress: Progress::default(),
             _counted: self.counted.take(),
         };
@@ -241,6 +242,10 @@ impl Sending {
                         None
                     }
                 }
+                Outflow::Streamed { ahead, .. } if !ahead.is_empty() => {
+                    self.unsent = Some(std::mem::take(ahead));
+                    None
+                }
                 Outflow::Streamed { inflow, .. } => {
                     let unsent = &mut self.unsent;
                     let polled = ready!(inflow.poll_next(cx, &mut |part| *unsent = Some(part.into_bytes())));
@@ -296,7 +301,8 @@ pub(crate) fn write_some(
 #[derive(Debug)]
 pub(crate) struct Receiving {
     stream: RecvStream,
-    bytes_left: u64,
+    bytes_max: u64,
+    bytes_read: u64,
     progress: Progress,
     _counted: Option<Counted>,
 }
@@ -324,7 +330,11 @@ impl Progress {
 impl Receiving {
     /// A client's body of at most so many bytes.
     pub(crate) fn of_client(stream: RecvStream, bytes_max: u64) -> Self {
-        Self { stream, bytes_left: bytes_max, progress: Progress::default(), _counted: None }
+        Self { stream, bytes_max, bytes_read: 0, progress: Progress::default(), _counted: None }
+    }
+
+    pub(crate) const fn bytes_read(&self) -> u64 {
+        self.bytes_read
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -350,8 +360,10 @@ impl Receiving {
             match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(data)) => {
                     let _gone_if_not = self.stream.flow_control().release_capacity(data.len());
-                    let left = self.bytes_left.checked_sub(data.len() as u64);
-                    self.bytes_left = left.ok_or(BodyError::Refused(Refusal::BodyTooLarge))?;
+                    self.bytes_read += data.len() as u64;
+                    if self.bytes_read > self.bytes_max {
+                        return Poll::Ready(Err(BodyError::Refused(Refusal::BodyTooLarge)));
+                    }
                     if !data.is_empty() {
                         sink(Part::Whole(data));
                         return Poll::Ready(Ok(Step::Data));

@@ -66,6 +66,8 @@ pub(crate) struct RequestHead {
     /// Where in the fields' text the target lies, in origin form (or `*`).
     target: (usize, usize),
     pub(crate) is_http_11: bool,
+    /// What it came by: `HTTP/1.1`.
+    pub(crate) protocol: &'static str,
     pub(crate) fields: Fields,
     pub(crate) framing: Framing,
     /// The connection ends after this request.
@@ -119,6 +121,7 @@ impl RequestHead {
             method,
             target: (target_at, target_at + target.len()),
             is_http_11,
+            protocol: if is_http_11 { "HTTP/1.1" } else { "HTTP/1.0" },
             fields,
             framing: Framing::None,
             wants_close: !is_http_11,
@@ -136,6 +139,7 @@ impl RequestHead {
             method,
             target: (0, 0),
             is_http_11: true,
+            protocol: "HTTP/2.0",
             fields,
             framing,
             wants_close: false,
@@ -255,6 +259,11 @@ impl RequestHead {
     pub(crate) fn target(&self) -> &str {
         // Only ASCII gets here.
         std::str::from_utf8(&self.fields.text()[self.target.0..self.target.1]).unwrap_or_default()
+    }
+
+    /// Whether it is a gRPC call.
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.fields.named("content-type").is_some_and(|kind| kind.starts_with(b"application/grpc"))
     }
 
     /// Another path and query.

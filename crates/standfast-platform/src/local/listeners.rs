@@ -7,7 +7,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 
 use super::address::Ports;
@@ -17,8 +16,6 @@ use super::ledger::{LedgerError, ListenerRecord};
 use super::procfs;
 use super::sockets::SocketGroup;
 
-/// Connections that wait in one socket's queue.
-const BACKLOG: i32 = 4_096;
 /// How long a living node has, after its agent was killed, to give the sockets to the next one.
 const HANDOVER_MAX: Duration = Duration::from_secs(3);
 
@@ -86,7 +83,7 @@ impl Listeners {
         for record in missing {
             // The old node may still hold the port, which shares it: then both get connections until the node is
             // replaced.
-            match open_group(record.address, record.spec.sockets) {
+            match self.core.net().join_group(record.address, usize::from(record.spec.sockets)) {
                 Ok(sockets) => self.hold(record, sockets),
                 Err(error) => {
                     tracing::error!(%error, name = record.spec.name, "a listener cannot be opened again")
@@ -141,9 +138,8 @@ impl Listeners {
         let old = self.core.state().listeners.remove(&spec.name).map(|held| held.record.address);
         let bind = |port| {
             let address = SocketAddr::new(spec.address, port);
-            is_free(address)
-                .and_then(|()| open_group(address, spec.sockets))
-                .map(|sockets| (address, sockets))
+            let opened = self.core.net().listen_group(address, usize::from(spec.sockets));
+            opened.map(|sockets| (address, sockets))
         };
         let failed = |source: io::Error, port: u16| {
             let name = spec.name.clone();
@@ -254,27 +250,4 @@ fn check(specs: &[ListenerSpec]) -> Result<(), ListenError> {
         }
     }
     Ok(())
-}
-
-/// Whether nobody listens there. Asked without `SO_REUSEPORT`: with it we would silently share the port with any other
-/// program of this user that also has it.
-fn is_free(address: SocketAddr) -> io::Result<()> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())
-}
-
-fn open_group(address: SocketAddr, count: u16) -> io::Result<Vec<TcpListener>> {
-    let open = |_| {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        Ok(socket)
-    };
-    let sockets = (0..count).map(open).collect::<io::Result<Vec<Socket>>>()?;
-    // All are bound before one listens: a group that cannot be whole gets no connection.
-    sockets.iter().try_for_each(|socket| socket.listen(BACKLOG))?;
-    Ok(sockets.into_iter().map(TcpListener::from).collect())
 }

@@ -6,6 +6,7 @@ use standfast_node::{AloneError, AloneObserver, AloneOptions, run_gateway};
 use standfast_runtime::{Clock, Net};
 
 use super::Call;
+use super::processes::log_to_stderr;
 use crate::args::GatewayArgs;
 use crate::exit;
 use crate::failure::Failure;
@@ -22,6 +23,7 @@ pub(crate) fn gateway(args: &GatewayArgs, call: &Call) -> Result<u8, Failure> {
         let names: Vec<&str> = stack.services.keys().map(standfast_model::ServiceName::as_str).collect();
         call.output.note(format!("not started here: {} (`standfast up` does that)", names.join(", ")));
     }
+    log_to_stderr();
     let workers = args.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let options = AloneOptions { listen: args.listen, workers };
     let reread = || {
@@ -40,7 +42,7 @@ pub(crate) fn gateway(args: &GatewayArgs, call: &Call) -> Result<u8, Failure> {
 
 fn gateway_failure(error: &AloneError) -> Failure {
     match error {
-        AloneError::Listen { address, .. } => Failure::because_of("the gateway cannot start", error).hint(
+        AloneError::Listen { address, .. } => Failure::input("the gateway cannot start").because(error).hint(
             format!("who listens there: ss -ltnp 'sport = :{}'; another address: --listen", address.port()),
         ),
         _ => Failure::because_of("the gateway cannot start", error),
@@ -58,7 +60,7 @@ impl AloneObserver for Said<'_> {
         if self.json {
             let all: std::collections::BTreeMap<_, _> =
                 at.iter().map(|(name, address)| (name, address)).collect();
-            self.call.output.data(&serde_json::json!({ "listens": all }).to_string());
+            self.call.output.data(&format!("{}\n", serde_json::json!({ "listens": all })));
             return;
         }
         for (name, address) in at {

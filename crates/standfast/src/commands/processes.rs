@@ -29,7 +29,7 @@ pub(crate) fn node(args: &ProcessArgs, call: &Call) -> Result<u8, Failure> {
     Ok(exit::DONE)
 }
 
-/// Log lines of our own processes go to stderr, which their parent sends to a file.
-fn log_to_stderr() {
+/// Log lines of a process that runs on go to stderr; what `up` and `prove` start has a file there.
+pub(crate) fn log_to_stderr() {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_target(false).init();
 }
