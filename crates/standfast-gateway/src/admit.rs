@@ -2,10 +2,11 @@
 //!
 //! Up to the limit (`limiter` finds it, or it is given) requests go straight through. Beyond it they wait in a bounded queue, one
 //! line for each priority. A line follows Facebook's adaptation of `CoDel` ("Fail at Scale", ACM Queue 2015): as long as it has been
-//! empty within the last interval it is a burst, first come, first served, and may wait that long; if not, it is under pressure:
-//! the newest goes first, since its client has waited least, and waiting is allowed only for a twentieth of that. A short line is
-//! empty now and then by chance, so pressure also lasts for an interval after the last that was turned away. Higher lines go
-//! first. So the lowest priority bears the pressure, and the highest never sees it as long as it fits in alone.
+//! empty a moment ago it is a burst, or the service has stood still, and waiting is allowed; if not, it is under pressure, and
+//! waiting is allowed only for a few milliseconds. A short line is empty now and then by chance, so pressure also lasts for a
+//! moment after the last that was turned away. First come, first served, unless the line is long or under pressure: then the
+//! newest goes first, since its client has waited least. Higher lines go first. So the lowest priority bears the pressure, and the
+//! highest never sees it as long as it fits in alone.
 //!
 //! The caller drives it: after [`Admission::left`], [`Admission::cancel`] and [`Admission::tick`] it takes [`Admission::next`]
 //! until that is `None`.
@@ -17,7 +18,7 @@ use standfast_model::{Concurrency, Priority, Stamp};
 
 use crate::limiter::{Limiter, Outcome};
 
-/// The least interval: waiting for less is a burst, whatever the service.
+/// The least interval.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// The longest interval. In between it is what an answer takes: who waits a second for an answer can wait a second for a place.
 const INTERVAL_MAX: Duration = Duration::from_secs(2);
@@ -25,6 +26,9 @@ const INTERVAL_MAX: Duration = Duration::from_secs(2);
 const INTERVAL_UNKNOWN: Duration = Duration::from_secs(1);
 /// Under pressure this part of the interval may be waited: 5 ms of 100.
 const PRESSED: u32 = 20;
+/// A line that has not been empty for so long, or for an interval if that is longer, is under pressure: services stand still for
+/// moments, for a garbage collection or a busy machine.
+const BURST_MIN: Duration = Duration::from_millis(500);
 /// How many wait at most, all lines together; one more, and the lowest line's oldest goes.
 const WAITING_MAX: usize = 1_024;
 /// How many of the last requests the mean waiting time is of, about.
@@ -33,6 +37,8 @@ const WAIT_MEMORY: f64 = 64.0;
 const WAIT_FADE: Duration = Duration::from_secs(5);
 /// Clients are told to come again after at most this.
 const RETRY_MAX: Duration = Duration::from_secs(30);
+/// Shorter lines than this are served in order.
+const LONG_MIN: usize = 4;
 const LINES: usize = 3;
 
 /// Names one waiter until it is let in, turned away or cancelled.
@@ -253,9 +259,12 @@ impl<T> Admission<T> {
         if self.in_flight >= self.limit() {
             return None;
         }
-        let line = self.lines.iter_mut().rev().find(|line| !line.waiters.is_empty())?;
-        let is_pressed = line.is_pressed(interval, now);
-        let waiter = if is_pressed { line.waiters.pop_back() } else { line.waiters.pop_front() }?;
+        // Where half as many wait as are worked on, the oldest has already waited for half an answer's time.
+        let is_long = |line: &Line<T>| line.waiters.len() > (self.in_flight as usize / 2).max(LONG_MIN);
+        let line = self.lines.iter().rposition(|line| !line.waiters.is_empty())?;
+        let newest_first = is_long(&self.lines[line]) || self.lines[line].is_pressed(interval, now);
+        let waiters = &mut self.lines[line].waiters;
+        let waiter = if newest_first { waiters.pop_back() } else { waiters.pop_front() }?;
         self.waiting -= 1;
         self.waited(now.since(waiter.since));
         self.grant(now);
@@ -266,6 +275,9 @@ impl<T> Admission<T> {
     pub(crate) fn tick(&mut self, now: Stamp, own_lag: Duration) {
         let faded = (-now.since(self.wait_at).as_secs_f64() / WAIT_FADE.as_secs_f64()).exp();
         (self.wait_micros, self.wait_at) = (self.wait_micros * faded, now);
+        if let Rule::Adaptive(limiter) = &mut self.rule {
+            limiter.tick(now);
+        }
         if own_lag.is_zero() {
             return;
         }
@@ -285,9 +297,11 @@ impl<T> Admission<T> {
         let interval = self.interval();
         let due = |line: &Line<T>| {
             let oldest = line.waiters.front()?;
-            let (burst, pressed) = (oldest.since.plus(interval), oldest.since.plus(interval / PRESSED));
+            let (burst, pressed) =
+                (oldest.since.plus(burst_of(interval)), oldest.since.plus(interval / PRESSED));
             let is_pressed = line.is_pressed(interval, now);
-            Some(if is_pressed { pressed } else { burst.min(pressed.max(line.busy_since.plus(interval))) })
+            let pressed_from = line.busy_since.plus(burst_of(interval));
+            Some(if is_pressed { pressed } else { burst.min(pressed.max(pressed_from)) })
         };
         self.lines.iter().filter_map(due).min()
     }
@@ -380,12 +394,17 @@ impl Rule {
 
 impl<T> Line<T> {
     fn is_pressed(&self, interval: Duration, now: Stamp) -> bool {
-        now.since(self.busy_since) >= interval || self.shed_at.is_some_and(|at| now.since(at) < interval)
+        now.since(self.busy_since) >= burst_of(interval)
+            || self.shed_at.is_some_and(|at| now.since(at) < interval)
     }
 
     fn allowed(&self, interval: Duration, now: Stamp) -> Duration {
-        if self.is_pressed(interval, now) { interval / PRESSED } else { interval }
+        if self.is_pressed(interval, now) { interval / PRESSED } else { burst_of(interval) }
     }
+}
+
+fn burst_of(interval: Duration) -> Duration {
+    interval.max(BURST_MIN)
 }
 
 const fn line_of(priority: Priority) -> usize {

@@ -245,6 +245,18 @@ impl Limiter {
         self.window.was_full = true;
     }
 
+    /// To be called every few dozen milliseconds. As long as nothing was ever answered nothing is known, least of all that there
+    /// are too many: whoever keeps requests open for long (long polling) gets more and more of them.
+    pub(crate) fn tick(&mut self, now: Stamp) {
+        let window = &mut self.window;
+        let is_unknown = self.base.is_none() && window.answers == 0 && window.overloaded == 0;
+        if is_unknown && window.was_full && now >= window.next_look {
+            window.next_look = next_grain(now);
+            self.limit *= STARTING;
+            self.clamp();
+        }
+    }
+
     /// Takes in what a request that left showed; `sample` is the time to its answer's head.
     pub(crate) fn observe(&mut self, sample: Option<Duration>, outcome: Outcome, in_flight: u32, now: Stamp) {
         match (outcome, sample) {

@@ -61,25 +61,62 @@ fn nobody_overtakes_his_own_line_but_a_higher_one_does() {
 #[test]
 fn a_line_that_stays_busy_gives_5_ms_and_the_newest_goes_first() {
     let mut door = taken();
-    for millis in 0..=110 {
+    for millis in 0..=510 {
         wait(&mut door, Priority::Normal, millis, at(u64::from(millis)));
         while door.next(at(u64::from(millis))).is_some() {}
     }
     // Those of the last 5 ms are left.
     assert_eq!(door.load().waiting, 5);
-    assert_eq!(door.load().shed[1], 106);
-    assert_eq!(leave(&mut door, at(110)), Some(110));
+    assert_eq!(door.load().shed[1], 506);
+    assert_eq!(leave(&mut door, at(510)), Some(510));
     // Pressure lasts for an interval after the last that was turned away.
-    while leave(&mut door, at(111)).is_some() {}
+    while leave(&mut door, at(511)).is_some() {}
     assert_eq!(door.load().waiting, 0);
-    assert_eq!(door.enter(Priority::Normal, at(111)), Entry::Entered);
-    wait(&mut door, Priority::Normal, 200, at(150));
-    assert_eq!(door.next_due(at(150)), Some(at(155)));
-    assert!(matches!(door.next(at(156)), Some(Woken::Shed(200, _))));
-    wait(&mut door, Priority::Normal, 201, at(400));
-    assert_eq!(door.next_due(at(400)), Some(at(500)));
-    assert_eq!(door.next(at(499)), None);
-    assert!(matches!(door.next(at(500)), Some(Woken::Shed(201, _))));
+    assert_eq!(door.enter(Priority::Normal, at(511)), Entry::Entered);
+    wait(&mut door, Priority::Normal, 600, at(550));
+    assert_eq!(door.next_due(at(550)), Some(at(555)));
+    assert!(matches!(door.next(at(556)), Some(Woken::Shed(600, _))));
+    wait(&mut door, Priority::Normal, 601, at(800));
+    assert_eq!(door.next_due(at(800)), Some(at(1_300)));
+    assert_eq!(door.next(at(1_299)), None);
+    assert!(matches!(door.next(at(1_300)), Some(Woken::Shed(601, _))));
+}
+
+#[test]
+fn in_a_long_line_the_newest_goes_first() {
+    let mut door = taken();
+    for name in 0..6 {
+        wait(&mut door, Priority::Normal, name, at(u64::from(name)));
+    }
+    let order: Vec<_> = (10..16).map(|millis| leave(&mut door, at(millis))).collect();
+    assert_eq!(order, [5, 4, 0, 1, 2, 3].map(Some));
+}
+
+#[test]
+fn a_service_that_has_never_answered_gets_all_that_come() {
+    let mut door = Admission::<u32>::new(Concurrency::Adaptive, 3, 1, at(0));
+    let mut inside = 0;
+    for name in 0..200 {
+        match door.enter(Priority::Normal, at(0)) {
+            Entry::Entered => inside += 1,
+            Entry::Wait => drop(door.enqueue(Priority::Normal, name, at(0))),
+            Entry::Shed(_) => panic!("turned away"),
+        }
+    }
+    for millis in (20..=460).step_by(20) {
+        door.tick(at(millis), Duration::ZERO);
+        while let Some(woken) = door.next(at(millis)) {
+            assert!(matches!(woken, Woken::Enter(_)));
+            inside += 1;
+        }
+    }
+    assert_eq!((inside, door.load().waiting), (200, 0));
+    // One failure for overload, and it is over.
+    let limit = door.load().limit;
+    door.left(None, Outcome::Overloaded, at(461), false);
+    door.enter(Priority::Normal, at(461));
+    door.tick(at(700), Duration::ZERO);
+    assert_eq!(door.load().limit, limit);
 }
 
 #[test]
@@ -120,8 +157,8 @@ fn the_gateways_own_lag_is_nobodys_waiting_time() {
     let mut door = taken();
     wait(&mut door, Priority::Normal, 1, at(0));
     door.tick(at(300), Duration::from_millis(295));
-    assert_eq!(door.next(at(300)), None);
-    assert!(matches!(door.next(at(396)), Some(Woken::Shed(1, _))));
+    assert_eq!(door.next(at(600)), None);
+    assert!(matches!(door.next(at(796)), Some(Woken::Shed(1, _))));
 }
 
 #[test]

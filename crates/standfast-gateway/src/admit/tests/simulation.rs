@@ -43,6 +43,8 @@ enum Happening {
     Gray(usize, f64),
     /// Is left out by the balancer.
     LeaveOut(usize),
+    /// No replica answers for so many seconds, as on a machine that does something else.
+    Stall(f64),
 }
 
 impl Setting {
@@ -109,6 +111,7 @@ struct World {
     doors: Vec<Admission<usize>>,
     requests: Vec<Request>,
     on_replica: BTreeMap<usize, usize>,
+    stalled_until: u64,
 }
 
 /// What came of the requests that arrived within a time.
@@ -148,6 +151,7 @@ impl World {
             doors,
             requests: Vec::new(),
             on_replica: BTreeMap::new(),
+            stalled_until: 0,
             setting,
         };
         world.at(0, Event::Arrival);
@@ -200,6 +204,7 @@ impl World {
                 self.at(self.now + micros(gap / 1e6), Event::Arrival);
             }
             Event::Burst(count) => (0..count).for_each(|_| self.arrive()),
+            Event::Done { .. } if self.now < self.stalled_until => self.at(self.stalled_until, event),
             Event::Done { replica, id } => self.done(replica, id),
             Event::GivenUp { id } => self.give_up(id),
             Event::Tick => {
@@ -230,6 +235,7 @@ impl World {
                 }
             }
             Happening::Slower(times) => self.replicas.iter_mut().for_each(|r| r.slowness = times),
+            Happening::Stall(seconds) => self.stalled_until = self.now + micros(seconds),
             Happening::Gray(index, times) => self.replicas[index].slowness = times,
             Happening::LeaveOut(index) => {
                 self.replicas[index].is_left_out = true;
@@ -364,6 +370,18 @@ impl World {
     }
 }
 
+#[test]
+fn replicas_that_stand_still_for_a_moment_cost_nobody_an_answer() {
+    for (stall, from) in [(0.15, 0.02), (0.05, 0.5), (0.1, 0.5), (0.15, 0.5), (0.15, 4.0)] {
+        let events = vec![(from, Happening::Stall(stall))];
+        let setting = Setting { events, ..Setting::three_of_four(&[(6.0, 720.0)]) };
+        for run in tallies("stall", &setting, &[(0.0, 6.0), (from + 0.6, 6.0)]) {
+            assert_eq!((run[0].shed, run[0].given_up), (0, 0), "{stall} s at {from}");
+            assert!(run[1].p99 <= 20.0);
+        }
+    }
+}
+
 fn micros(seconds: f64) -> u64 {
     (seconds * 1e6) as u64
 }
@@ -394,7 +412,7 @@ fn twice_the_capacity_costs_nothing_but_what_is_too_much() {
             println!("high {high}, seed {seed}:\n  {before:?}\n  {during:?}\n  {after:?}");
             assert_eq!((before.shed, before.given_up, after.shed, after.given_up), (0, 0, 0, 0));
             assert!(during.good_per_second >= 0.96 * 1_200.0);
-            assert!(during.p99 <= 40.0 && during.p50 <= 25.0 && during.given_up == 0);
+            assert!(during.p99 <= 36.0 && during.p50 <= 25.0 && during.given_up == 0);
             assert!(after.p99 <= 20.0, "recovered at once");
             if high > 0.0 {
                 let high = world.tally(8.0, 16.0, Some(Priority::High));
