@@ -108,6 +108,11 @@ impl Activity {
         }
     }
 
+    /// Since when nothing has been going on, if nothing is.
+    pub(crate) fn idle_since(&self) -> Option<Stamp> {
+        (self.phase.get() == Phase::Idle).then(|| self.since.get())
+    }
+
     fn enter(&self, phase: Phase) {
         self.phase.set(phase);
         self.since.set(self.clock.get());

@@ -26,6 +26,16 @@ impl Default for Config {
 }
 
 impl Config {
+    /// For so many workers in a process that may have so many files open: no worker accepts more connections than it has files for,
+    /// two for each.
+    pub fn of(workers: usize, open_files: Option<u64>) -> Self {
+        let mut config = Self { workers: workers.max(1), ..Self::default() };
+        let open_files = open_files.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let each = (open_files.saturating_sub(OTHER_FILES) / 2 / config.workers).max(1);
+        config.limits.connections_max = config.limits.connections_max.min(each);
+        config
+    }
+
     /// Whether to behave as [`Plant::KeepDeadReplica`] says.
     #[cfg(feature = "planted-bugs")]
     pub(crate) const fn keeps_dead_replicas(&self) -> bool {
@@ -51,7 +61,8 @@ pub enum Plant {
 /// Limits of one worker.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Client connections at a time; further ones wait in the kernel's queue.
+    /// Client connections at a time. When there is one more, those that have lain idle for longest are closed; if none is idle, it
+    /// waits in the kernel's queue.
     pub connections_max: usize,
     /// The bytes of a request's head; a longer one is answered with 431.
     pub header_bytes_max: usize,
@@ -82,6 +93,9 @@ pub struct Limits {
     pub held_max: usize,
 }
 
+/// Files that a gateway's process has open besides connections, about.
+const OTHER_FILES: usize = 128;
+
 /// How often a worker looks for connections that are over a time limit.
 pub const SWEEP_PERIOD: Duration = Duration::from_millis(500);
 
@@ -105,7 +119,7 @@ impl Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections_max: 10_000,
+            connections_max: 65_536,
             header_bytes_max: 64 << 10,
             header_count_max: 100,
             body_bytes_max: 1 << 30,

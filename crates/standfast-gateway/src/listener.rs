@@ -79,16 +79,17 @@ pub struct ListenerInput {
     pub sockets: Vec<std::net::TcpListener>,
 }
 
-/// Accepts until it is dropped; at the worker's limit of connections it leaves further ones in the kernel's queue.
+/// Accepts until it is dropped; at the worker's limit of connections one more waits here until another ends, and further ones in
+/// the kernel's queue.
 ///
 /// # Cancellation
-/// Cancel safe: a connection that was accepted is served.
+/// Cancel safe: a connection that was accepted is served, unless it still waits.
 pub(crate) async fn accept(worker: Rc<Worker>, listener: TcpListener, kind: Rc<ListenerKind>) {
     loop {
-        worker.has_place_for_client().await;
         match listener.accept().await {
             Ok((_, peer)) if !worker.has_place_for(peer.ip()) => worker.counters.refused.add(1),
             Ok((stream, peer)) => {
+                worker.has_place_for_client().await;
                 let client = Rc::new(Client::new(Rc::clone(&kind), peer, &worker.coarse_clock));
                 // Before its task runs, or more could be accepted than there is place for.
                 let registered = worker.register(&client);

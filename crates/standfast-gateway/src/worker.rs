@@ -34,6 +34,10 @@ const TICK: Duration = Duration::from_millis(20);
 const TICK_IDLE: Duration = Duration::from_millis(200);
 /// Lags shorter than this are normal.
 const LAG_MIN: Duration = Duration::from_millis(5);
+/// Of the connections of a worker that has no room, one in so many is closed at a time if it is idle.
+const CLOSED_SHARE: usize = 64;
+/// From one look for idle connections to the next while there is no room.
+const ROOM_LOOK: Duration = Duration::from_millis(100);
 /// How long a probe of a replica that took no connections may take.
 const PROBE_MAX: Duration = Duration::from_millis(250);
 
@@ -241,11 +245,30 @@ impl Worker {
         Registered { worker: Rc::clone(self), number, address }
     }
 
-    /// Returns when a client may be accepted.
+    /// Returns when a client may be served.
     pub(crate) async fn has_place_for_client(&self) {
         while self.clients.borrow().len() >= self.limits.get().connections_max {
-            self.client_left.notified().await;
+            self.close_longest_idle();
+            // One that becomes idle tells nobody.
+            let _left_or_over = self.clock.timeout(ROOM_LOOK, self.client_left.notified()).await;
         }
+    }
+
+    /// Makes room for clients at the cost of those that have wanted nothing for longest. Some at a time: looking for them costs a
+    /// look at all.
+    fn close_longest_idle(&self) {
+        let clients = self.clients.borrow();
+        let mut idle = Vec::new();
+        for (number, client) in &*clients {
+            idle.extend(client.activity.idle_since().map(|since| (since, *number)));
+        }
+        let count = idle.len().min(clients.len().div_ceil(CLOSED_SHARE));
+        if count == 0 {
+            return;
+        }
+        idle.select_nth_unstable(count - 1);
+        let longest = idle.iter().take(count).filter_map(|(_, number)| clients.get(number));
+        longest.for_each(|client| client.tell(Order::Finish));
     }
 
     /// Whether one more connection of this address may be accepted.

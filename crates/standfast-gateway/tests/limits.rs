@@ -82,19 +82,41 @@ async fn slow_heads_idle_connections_and_stuck_bodies_are_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_beyond_the_limit_wait_their_turn() {
+async fn connections_beyond_the_limit_wait_while_all_others_are_busy() {
     let a = Replica::start().await;
     let rig = limited(Limits { connections_max: 2, ..Limits::default() }, &a);
     let (mut first, mut second) = (rig.client().await, rig.client().await);
-    assert_eq!((first.get("/").await.status, second.get("/").await.status), (200, 200));
-    let mut third = Net::real().connect_tcp(rig.public).await.unwrap();
-    third.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
-    assert_eq!(first.get("/").await.status, 200);
-    assert_eq!(a.seen_count(), 3, "the third has not been read");
-    drop(second);
-    let mut start = [0; 12];
-    third.read_exact(&mut start).await.unwrap();
-    assert_eq!(&start, b"HTTP/1.1 200");
+    let (one, two) = (first.get("/gated"), second.get("/gated"));
+    let ((), one, two) = tokio::join!(
+        async {
+            eventually("both are there", || a.seen_count() == 2).await;
+            let mut third = Net::real().connect_tcp(rig.public).await.unwrap();
+            third.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+            a.open_gate();
+            // One of the first two lies idle now, and makes room.
+            let mut answer = String::new();
+            third.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+            a.open_gate();
+        },
+        one,
+        two
+    );
+    assert_eq!((one.status, two.status), (200, 200));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_been_idle_for_longest_makes_room() {
+    let a = Replica::start().await;
+    let rig = limited(Limits { connections_max: 2, ..Limits::default() }, &a);
+    let mut idle = Net::real().connect_tcp(rig.public).await.unwrap();
+    eventually("it is accepted", || rig.gateway.stats().connections == 1).await;
+    let mut second = rig.client().await;
+    assert_eq!(second.get("/").await.status, 200);
+    let mut third = rig.client().await;
+    assert_eq!(third.get("/").await.status, 200);
+    assert_eq!(idle.read(&mut [0]).await.unwrap(), 0, "closed");
+    assert_eq!(second.get("/").await.status, 200, "not closed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

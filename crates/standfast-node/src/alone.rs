@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use standfast_gateway::{Config, Gateway, ListenerInput, ListenerKind, Pool, Snapshot};
 use standfast_model::Stack;
-use standfast_runtime::{Clock, Net, OnStop, Rng, Tasks};
+use standfast_runtime::{Clock, Net, OnStop, OpenFiles, Rng, Tasks};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -92,7 +92,7 @@ pub async fn run_gateway(
         edge::follow(stacks.subscribe(), configs, clock, tasks.stop()),
     );
     let (snapshots, snapshot) = watch::channel(Arc::new(Snapshot::default()));
-    let settings = Config { workers: options.workers, ..Config::default() };
+    let settings = Config::of(options.workers, OpenFiles::raise().limit());
     let gateway = Gateway::start(settings, Vec::new(), snapshot, clock, rng.bits())?;
 
     let (mut terminate, mut interrupt) =

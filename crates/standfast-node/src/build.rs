@@ -10,7 +10,7 @@ use standfast_gateway::{Config as GatewayConfig, Gateway, Snapshot};
 use standfast_model::{ServiceName, Stack};
 use standfast_platform::local::{Agent, AgentClient, AgentConfig, AgentError, LocalPlatform};
 use standfast_runtime::http::{Listener, ServerLimits, serve};
-use standfast_runtime::{Clock, Net, OnError, OnStop, RealDisk, Rng, TaskFailure, Tasks};
+use standfast_runtime::{Clock, Net, OnError, OnStop, OpenFiles, RealDisk, Rng, TaskFailure, Tasks};
 use standfast_store::http::StateApi;
 use standfast_store::{EmbeddedOptions, EmbeddedStore, OpenError, Store};
 use tokio::signal::unix::{SignalKind, signal};
@@ -103,7 +103,8 @@ pub async fn build(state_dir: &Path, net: Net, clock: Clock) -> Result<Node, Bui
 
     // What carries requests. Its sockets are the agent's; its picture of the world is a snapshot that `adapt` renews.
     let (snapshots, snapshot) = watch::channel(Arc::new(Snapshot::default()));
-    let config = gateway_config(&settings);
+    let open_files = OpenFiles::raise();
+    let config = gateway_config(&settings, open_files);
     let gateway = Arc::new(Gateway::start(config, Vec::new(), snapshot, clock, rng.bits())?);
     let wiring = Arc::new(Wiring::new(agent.clone(), settings, Arc::clone(&gateway)));
 
@@ -147,7 +148,7 @@ pub async fn build(state_dir: &Path, net: Net, clock: Clock) -> Result<Node, Bui
         reserve,
     };
     start_admin(&tasks, admin, state_dir, net, clock)?;
-    let guarding = guard(agent, wiring, clock, rng.fork("guard"), tasks.stop());
+    let guarding = guard(agent, wiring, open_files, clock, rng.fork("guard"), tasks.stop());
     tasks.spawn("guard of the agent", OnStop::Abort, guarding);
     Ok(Node { clock, tasks, gateway, store, control: handle })
 }
@@ -220,9 +221,9 @@ fn store_options(settings: &Settings) -> EmbeddedOptions {
     options
 }
 
-fn gateway_config(settings: &Settings) -> GatewayConfig {
+fn gateway_config(settings: &Settings, open_files: OpenFiles) -> GatewayConfig {
     #[cfg_attr(not(feature = "planted-bugs"), expect(unused_mut, reason = "only test builds change it"))]
-    let mut config = GatewayConfig { workers: usize::from(settings.workers), ..GatewayConfig::default() };
+    let mut config = GatewayConfig::of(usize::from(settings.workers), open_files.limit());
     #[cfg(feature = "planted-bugs")]
     crate::plant::into_gateway(settings.plant.as_deref(), &mut config);
     config

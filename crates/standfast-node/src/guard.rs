@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use standfast_platform::local::{AgentClient, respawn_agent};
-use standfast_runtime::{Backoff, Clock, RealDisk, Rng, Stop};
+use standfast_runtime::{Backoff, Clock, OpenFiles, RealDisk, Rng, Stop};
 
 use crate::wiring::Wiring;
 
@@ -18,7 +18,14 @@ const AGAIN: Backoff = Backoff { base: Duration::from_millis(20), cap: Duration:
 /// Keeps an agent alive until the stop.
 ///
 /// An agent that takes everything down stops this node first, so the stop is seen before the agent is missed.
-pub(crate) async fn guard(agent: AgentClient, wiring: Arc<Wiring>, clock: Clock, mut rng: Rng, stop: Stop) {
+pub(crate) async fn guard(
+    agent: AgentClient,
+    wiring: Arc<Wiring>,
+    open_files: OpenFiles,
+    clock: Clock,
+    mut rng: Rng,
+    stop: Stop,
+) {
     let state_dir: PathBuf = agent.state_dir().to_path_buf();
     let mut failures = 0;
     loop {
@@ -32,8 +39,10 @@ pub(crate) async fn guard(agent: AgentClient, wiring: Arc<Wiring>, clock: Clock,
             return;
         }
         tracing::warn!("the agent is gone; starting another one");
-        if let Err(error) = respawn_agent(&state_dir, &RealDisk) {
-            tracing::error!(%error, "cannot start an agent");
+        match respawn_agent(&state_dir, &RealDisk) {
+            // Services get the limit from it that they had before.
+            Ok(pid) => pid.into_iter().for_each(|pid| open_files.restore_for(pid)),
+            Err(error) => tracing::error!(%error, "cannot start an agent"),
         }
         match agent.wait_until_up(START_MAX).await {
             Ok(info) => {

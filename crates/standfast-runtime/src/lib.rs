@@ -9,6 +9,7 @@ mod clock;
 mod disk;
 pub mod http;
 mod net;
+mod open_files;
 mod rng;
 mod tasks;
 
@@ -16,5 +17,6 @@ pub use backoff::Backoff;
 pub use clock::{Clock, Elapsed};
 pub use disk::{Disk, RealDisk, SimulatedDisk};
 pub use net::{Net, Peer, Stream};
+pub use open_files::OpenFiles;
 pub use rng::Rng;
 pub use tasks::{OnError, OnStop, Stop, StopSource, TaskFailure, Tasks};

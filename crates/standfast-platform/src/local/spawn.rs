@@ -18,18 +18,18 @@ const AGENT_LOG_BYTES_MAX: u64 = 4 << 20;
 /// What the operating system says about the folder or the program.
 pub fn spawn_agent(config: &AgentConfig, disk: &dyn Disk) -> io::Result<()> {
     config.write(disk)?;
-    start(config)
+    start(config).map(|_pid| ())
 }
 
-/// Starts the agent of a state folder again, as it was configured there.
+/// Starts the agent of a state folder again, as it was configured there. The result is its process, unless that has ended already.
 ///
 /// # Errors
 /// `NotFound` when the folder was removed; what the operating system says.
-pub fn respawn_agent(state_dir: &std::path::Path, disk: &dyn Disk) -> io::Result<()> {
+pub fn respawn_agent(state_dir: &std::path::Path, disk: &dyn Disk) -> io::Result<Option<u32>> {
     start(&AgentConfig::read(disk, state_dir)?)
 }
 
-fn start(config: &AgentConfig) -> io::Result<()> {
+fn start(config: &AgentConfig) -> io::Result<Option<u32>> {
     let state = StateDir::new(&config.state_dir);
     std::fs::create_dir_all(state.logs())?;
     let log = state.agent_log();
@@ -50,6 +50,5 @@ fn start(config: &AgentConfig) -> io::Result<()> {
         .stdout(log.try_clone()?)
         .stderr(log)
         .spawn()?;
-    drop(child);
-    Ok(())
+    Ok(child.id())
 }
