@@ -30,6 +30,7 @@ mod error;
 mod exchange;
 mod explain;
 mod filters;
+mod flood;
 mod gray;
 mod headers;
 mod latency;

@@ -16,6 +16,7 @@ use crate::body::{AnswerBody, Inflow, Source};
 use crate::client::Client;
 use crate::error::Refusal;
 use crate::exchange::{Reply, exchange};
+use crate::flood::Traffic;
 use crate::upstream::h2::{Progress, Receiving, write_some};
 use crate::wire::{Buffer, Fields, Framing, Known, Part, RequestHead, Step, Stream, digits, is_host};
 use crate::worker::Worker;
@@ -31,6 +32,8 @@ const SMALL_FRAMES_BUDGET: usize = 8 << 20;
 const SEND_BUFFER_BYTES: usize = 64 << 10;
 /// Streams that a client opened and reset and that nobody has looked at yet ("rapid reset"); then the connection ends.
 const RESET_STREAMS_MAX: usize = 32;
+/// Streams that a client had us reset by breaking the rules on them ("MadeYouReset"), in a connection's life; then it ends.
+const STREAM_ERRORS_MAX: usize = 256;
 /// So many requests may be given up before their answers; from then on only if at least as many are not. It costs a client next to
 /// nothing to ask and give up, and a replica may work for nothing each time.
 const GIVEN_UP_MAX: u32 = 500;
@@ -52,27 +55,29 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Rc<Client>, stream: Stream
         .max_concurrent_streams(limits.streams_max)
         .max_concurrent_reset_streams(RESET_STREAMS_MAX)
         .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
+        .max_local_error_reset_streams(Some(STREAM_ERRORS_MAX))
         .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX));
-    let io = Prefixed { buffer, stream };
+    let streams = Rc::new(Streams::default());
+    let io = Prefixed { buffer, stream, traffic: Rc::clone(&streams.traffic) };
     let shaken = worker.clock.timeout(limits.header_read_max, builder.handshake::<_, Bytes>(io)).await;
     let Ok(Ok(mut connection)) = shaken else { return };
     client.activity.ends();
-    let streams = Rc::new(Streams::default());
-    let (mut is_finishing, mut leaving) = (false, None);
+    let (mut is_finishing, mut is_thrown_out, mut leaving) = (false, false, None);
     loop {
         let accepted = std::future::poll_fn(|cx| {
             if client.is_finishing() && !is_finishing {
                 is_finishing = true;
                 connection.graceful_shutdown();
             }
-            if streams.are_abused() && streams.given_up.replace(0) > 0 {
-                is_finishing = true;
-                tracing::debug!(client = %client.address(), "a client gives up too many requests");
+            if !is_thrown_out && streams.are_abused() {
+                (is_finishing, is_thrown_out) = (true, true);
+                tracing::debug!(client = %client.address(), "a client gives up too many requests, or sends little else than empty frames");
                 connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             }
             if let accepted @ Poll::Ready(_) = connection.poll_accept(cx) {
                 return accepted;
             }
+            streams.traffic.rests();
             if !is_finishing || streams.running.get() > 0 {
                 leaving = None;
                 return Poll::Pending;
@@ -112,11 +117,13 @@ struct Streams {
     begun: Cell<u32>,
     /// Before their answers.
     given_up: Cell<u32>,
+    traffic: Rc<Traffic>,
 }
 
 impl Streams {
-    const fn are_abused(&self) -> bool {
+    fn are_abused(&self) -> bool {
         self.given_up.get() > GIVEN_UP_MAX && self.given_up.get() > self.begun.get() / 2
+            || self.traffic.is_flood()
     }
 }
 
@@ -130,6 +137,7 @@ impl Running {
     fn new(streams: &Rc<Streams>, client: &Rc<Client>) -> Self {
         streams.running.set(streams.running.get() + 1);
         streams.begun.set(streams.begun.get().saturating_add(1));
+        streams.traffic.request();
         client.activity.begins();
         Self { streams: Rc::clone(streams), client: Rc::clone(client) }
     }
@@ -159,7 +167,7 @@ async fn stream_of(
         .get("content-type")
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
     let mut progress = None;
-    let reply = match read(request, limits.body_bytes_max, limits.header_count_max) {
+    let reply = match read(request, limits.body_bytes_max, limits.header_count_max, &streams.traffic) {
         Ok((head, source)) => {
             progress = source.progress();
             if progress.is_some() && head.expects_continue {
@@ -193,8 +201,9 @@ async fn stream_of(
         Some(mut reply) => {
             let story = reply.story.take();
             let mut sent = 0;
+            let sending = Sending { bytes: &mut sent, traffic: &streams.traffic };
             let is_whole =
-                answer(worker, &method, reply, respond, limits.body_stall_max, progress, &mut sent).await;
+                answer(worker, &method, reply, respond, limits.body_stall_max, progress, sending).await;
             if let Some(story) = story {
                 story.end(worker, sent, is_whole);
             }
@@ -208,6 +217,7 @@ fn read(
     request: Request<RecvStream>,
     body_bytes_max: u64,
     fields_max: usize,
+    traffic: &Rc<Traffic>,
 ) -> Result<(RequestHead, Source), Refusal> {
     let (parts, body) = request.into_parts();
     if parts.method == Method::CONNECT {
@@ -215,6 +225,10 @@ fn read(
     }
     if parts.headers.len() > fields_max {
         return Err(Refusal::HeadTooLarge);
+    }
+    // A replica that goes by the letter would refuse it, and be blamed (RFC 9113, 8.2.1).
+    if parts.headers.values().any(|value| value.as_bytes().trim_ascii().len() != value.len()) {
+        return Err(Refusal::BadRequest("a field's value begins or ends with a blank"));
     }
     let mut fields = Fields::from_map(&parts.headers);
     if let Some(authority) = parts.uri.authority() {
@@ -256,7 +270,8 @@ fn read(
         (Framing::None, Source::Empty)
     } else {
         let framing = length.map_or(Framing::Chunked, Framing::Length);
-        let receiving = Rc::new(RefCell::new(Receiving::of_client(body, body_bytes_max)));
+        let receiving = Receiving::of_client(body, body_bytes_max, Rc::clone(traffic));
+        let receiving = Rc::new(RefCell::new(receiving));
         (framing, Source::unread(Inflow::H2(receiving), framing))
     };
     // Cookies may come in several fields, which only HTTP/2 allows (RFC 9113, 8.2.3).
@@ -269,6 +284,12 @@ fn read(
     Ok((head, source))
 }
 
+/// What counts an answer's bytes.
+struct Sending<'a> {
+    bytes: &'a mut u64,
+    traffic: &'a Traffic,
+}
+
 /// Sends an answer.
 async fn answer(
     worker: &Worker,
@@ -277,7 +298,7 @@ async fn answer(
     mut respond: SendResponse<Bytes>,
     stall_max: Duration,
     progress: Option<Progress>,
-    sent: &mut u64,
+    sending: Sending<'_>,
 ) -> bool {
     if reply.head.status.is_informational() {
         // Nobody can have asked for another protocol.
@@ -303,7 +324,9 @@ async fn answer(
         let parts = progress.as_ref().map(Progress::parts);
         let reason = match worker.clock.timeout(stall_max, step).await {
             Ok(Sent::More) => {
-                *sent += unsent.as_ref().map_or(0, Bytes::len) as u64;
+                let count = unsent.as_ref().map_or(0, Bytes::len) as u64;
+                *sending.bytes += count;
+                sending.traffic.useful(count);
                 continue;
             }
             Ok(Sent::All) => return true,
@@ -367,6 +390,7 @@ fn poll_step(
 struct Prefixed {
     buffer: Buffer,
     stream: Stream,
+    traffic: Rc<Traffic>,
 }
 
 impl AsyncRead for Prefixed {
@@ -377,7 +401,8 @@ impl AsyncRead for Prefixed {
     ) -> Poll<std::io::Result<()>> {
         let this = self.get_mut();
         if this.buffer.is_empty() {
-            return Pin::new(&mut this.stream).poll_read(cx, buf);
+            let Self { stream, traffic, .. } = this;
+            return traffic.poll_read(cx, buf, |cx, buf| Pin::new(stream).poll_read(cx, buf));
         }
         let count = this.buffer.unread().len().min(buf.remaining());
         buf.put_slice(&this.buffer.unread()[..count]);

@@ -16,7 +16,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use crate::rig::{Rig, endpoint, eventually, one_worker, snapshot};
-use format::{Case, unescape};
+use format::Case;
+pub(crate) use format::unescape;
 use strict::{Read, Request};
 
 /// Cases that run at a time.

@@ -446,20 +446,21 @@ async fn outcome(raw: &mut Raw) -> Result<u16, Reason> {
         let code =
             |at: usize| Reason::from(u32::from_be_bytes(frame.payload[at..at + 4].try_into().unwrap()));
         match frame.kind {
-            HEADERS => {
-                // `:status` of the static table, or a literal with that name.
-                let status = match frame.payload[0] {
-                    0x88 => 200,
-                    0x8c => 400,
-                    0x8d => 404,
-                    _ => std::str::from_utf8(&huffman_free(&frame.payload)).unwrap().parse().unwrap(),
-                };
-                return Ok(status);
-            }
+            HEADERS => return Ok(status_of(&frame.payload)),
             RST_STREAM => return Err(code(0)),
             GOAWAY => return Err(code(4)),
             _ => {}
         }
+    }
+}
+
+/// The status of an answer's head: `:status` of the static table, or a literal with that name.
+pub(crate) fn status_of(payload: &[u8]) -> u16 {
+    match payload[0] {
+        0x88 => 200,
+        0x8c => 400,
+        0x8d => 404,
+        _ => std::str::from_utf8(&huffman_free(payload)).unwrap().parse().unwrap(),
     }
 }
 

@@ -15,6 +15,7 @@ use standfast_runtime::Net;
 use crate::body::Outflow;
 use crate::client::BodyError;
 use crate::error::Refusal;
+use crate::flood::Traffic;
 use crate::headers;
 use crate::upstream::h1::Unanswered;
 use crate::wire::{Fields, Framing, Known, Part, RequestHead, ResponseHead, Step};
@@ -183,6 +184,7 @@ impl Exchange {
             bytes_max: u64::MAX,
             bytes_read: 0,
             progress: Progress::default(),
+            traffic: None,
             _counted: self.counted.take(),
         };
         Poll::Ready(Ok((
@@ -304,6 +306,8 @@ pub(crate) struct Receiving {
     bytes_max: u64,
     bytes_read: u64,
     progress: Progress,
+    /// Of the client's connection, when it is a client's.
+    traffic: Option<Rc<Traffic>>,
     _counted: Option<Counted>,
 }
 
@@ -329,8 +333,9 @@ impl Progress {
 
 impl Receiving {
     /// A client's body of at most so many bytes.
-    pub(crate) fn of_client(stream: RecvStream, bytes_max: u64) -> Self {
-        Self { stream, bytes_max, bytes_read: 0, progress: Progress::default(), _counted: None }
+    pub(crate) fn of_client(stream: RecvStream, bytes_max: u64, traffic: Rc<Traffic>) -> Self {
+        let progress = Progress::default();
+        Self { stream, bytes_max, bytes_read: 0, progress, traffic: Some(traffic), _counted: None }
     }
 
     pub(crate) const fn bytes_read(&self) -> u64 {
@@ -361,6 +366,9 @@ impl Receiving {
                 Some(Ok(data)) => {
                     let _gone_if_not = self.stream.flow_control().release_capacity(data.len());
                     self.bytes_read += data.len() as u64;
+                    if let Some(traffic) = &self.traffic {
+                        traffic.useful(data.len() as u64);
+                    }
                     if self.bytes_read > self.bytes_max {
                         return Poll::Ready(Err(BodyError::Refused(Refusal::BodyTooLarge)));
                     }

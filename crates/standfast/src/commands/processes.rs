@@ -1,6 +1,10 @@
 //! The two hidden commands: what `up` and `prove` start.
 
 use standfast_runtime::{Clock, Net};
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::Call;
 use crate::args::ProcessArgs;
@@ -31,5 +35,9 @@ pub(crate) fn node(args: &ProcessArgs, call: &Call) -> Result<u8, Failure> {
 
 /// Log lines of a process that runs on go to stderr; what `up` and `prove` start has a file there.
 pub(crate) fn log_to_stderr() {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_target(false).init();
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false).with_target(false);
+    // What this library warns of, any client can have it say as often as it likes.
+    let levels = Targets::new().with_default(Level::INFO).with_target("h2", Level::ERROR);
+    tracing_subscriber::registry().with(lines).with(levels).init();
 }
