@@ -57,6 +57,8 @@ pub(crate) enum Refusal {
     Deadline(ServiceName),
     #[error("the replica of `{0}` broke off after the request was sent; its effect is unknown")]
     Broken(ServiceName),
+    #[error("the service did not agree to a WebSocket here")]
+    NoWebSocket,
 }
 
 impl Refusal {
@@ -74,7 +76,7 @@ impl Refusal {
             }
             Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Deadline(_) => StatusCode::GATEWAY_TIMEOUT,
-            Self::Broken(_) => StatusCode::BAD_GATEWAY,
+            Self::Broken(_) | Self::NoWebSocket => StatusCode::BAD_GATEWAY,
         }
     }
 
@@ -93,6 +95,7 @@ impl Refusal {
             Self::RouteFull => "route-full",
             Self::Deadline(_) => "deadline",
             Self::Broken(_) => "replica-broke-off",
+            Self::NoWebSocket => "no-websocket",
         }
     }
 
@@ -118,7 +121,7 @@ impl Refusal {
             Self::Connect | Self::NoRoute => 12,
             Self::RateLimited(_) | Self::Shed(..) | Self::RouteFull => 8,
             Self::Deadline(_) => 4,
-            Self::NoReplica(_) | Self::TooManyHeld(_) | Self::Broken(_) => 14,
+            Self::NoReplica(_) | Self::TooManyHeld(_) | Self::Broken(_) | Self::NoWebSocket => 14,
         }
     }
 

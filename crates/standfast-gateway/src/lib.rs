@@ -5,6 +5,7 @@
 //!   it, HTTP/1.1 by the codec in `wire`. `body` is what streams through, whatever it comes and goes by.
 //! - `exchange` answers one request: `headers` takes in what it says, `routes` finds its route (`path`, `view`), `filters` is what the
 //!   route changes, `rate` what it limits.
+//! - `websocket` makes of an extended CONNECT what replicas know; `flood` is what an HTTP/2 connection may cost.
 //! - `door` lets it in, waits, or turns it away (`admit` decides, by the limit that `limiter` finds).
 //! - `attempt` drives it: choose, try, judge, repeat or finish. `pool` holds what is known of the replicas; `balance`, `ring` and
 //!   `slow_start` choose one; `outlier` and `gray` leave one out; `latency` and `quantile` are what answers take; `budget` bounds extra
@@ -57,6 +58,7 @@ mod trace;
 mod tunnel;
 mod upstream;
 mod view;
+mod websocket;
 mod wire;
 mod worker;
 

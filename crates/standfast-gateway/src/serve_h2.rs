@@ -18,6 +18,7 @@ use crate::error::Refusal;
 use crate::exchange::{Reply, exchange};
 use crate::flood::Traffic;
 use crate::upstream::h2::{Progress, Receiving, write_some};
+use crate::websocket::{self, Opening};
 use crate::wire::{Buffer, Fields, Framing, Known, Part, RequestHead, Step, Stream, digits, is_host};
 use crate::worker::Worker;
 
@@ -52,6 +53,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Rc<Client>, stream: Stream
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER_BYTES)
         .data_frame_budget(SMALL_FRAMES_BUDGET)
+        .enable_connect_protocol()
         .max_concurrent_streams(limits.streams_max)
         .max_concurrent_reset_streams(RESET_STREAMS_MAX)
         .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
@@ -167,7 +169,8 @@ async fn stream_of(
         .get("content-type")
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
     let mut progress = None;
-    let reply = match read(request, limits.body_bytes_max, limits.header_count_max, &streams.traffic) {
+    let mut opening = None;
+    let mut reply = match read(worker, request, &streams.traffic, &mut opening) {
         Ok((head, source)) => {
             progress = source.progress();
             if progress.is_some() && head.expects_continue {
@@ -197,6 +200,19 @@ async fn stream_of(
             Some(Reply::refused(&refusal, is_grpc))
         }
     };
+    if let Some((opening, body)) = opening {
+        match reply {
+            Some(reply) if opening.is_opened_by(&reply.head) => {
+                return tunnel(worker, reply, respond, body, &streams.traffic).await;
+            }
+            // Whatever else it is, to a client that asked for a tunnel it may not look like one.
+            Some(Reply { head, story, .. }) if head.status.is_success() || head.status.is_informational() => {
+                let no_websocket = Reply::refused(&Refusal::NoWebSocket, false);
+                reply = Some(Reply { story, ..no_websocket });
+            }
+            other => reply = other,
+        }
+    }
     match reply {
         Some(mut reply) => {
             let story = reply.story.take();
@@ -212,18 +228,44 @@ async fn stream_of(
     }
 }
 
-/// A request as the rest of the gateway sees it.
-fn read(
-    request: Request<RecvStream>,
-    body_bytes_max: u64,
-    fields_max: usize,
+/// Opens a WebSocket's tunnel, and keeps it until it ends.
+async fn tunnel(
+    worker: &Worker,
+    mut reply: Reply,
+    mut respond: SendResponse<Bytes>,
+    body: RecvStream,
     traffic: &Rc<Traffic>,
+) {
+    let AnswerBody::Upgraded(connected, in_flight) = std::mem::replace(&mut reply.body, AnswerBody::Empty)
+    else {
+        return respond.send_reset(Reason::INTERNAL_ERROR);
+    };
+    websocket::opened(&mut reply.head);
+    let mut response = Response::new(());
+    *response.headers_mut() = reply.head.fields.to_map();
+    let Ok(stream) = respond.send_response(response, false) else { return };
+    let sent = websocket::run(body, stream, *connected, Rc::clone(traffic)).await;
+    drop(in_flight);
+    if let Some(story) = reply.story.take() {
+        story.end(worker, sent, true);
+    }
+}
+
+/// A request as the rest of the gateway sees it. The body of one for a WebSocket is its tunnel's and not the request's.
+fn read(
+    worker: &Worker,
+    request: Request<RecvStream>,
+    traffic: &Rc<Traffic>,
+    opening: &mut Option<(Opening, RecvStream)>,
 ) -> Result<(RequestHead, Source), Refusal> {
-    let (parts, body) = request.into_parts();
-    if parts.method == Method::CONNECT {
+    let limits = worker.limits.get();
+    let body_bytes_max = limits.body_bytes_max;
+    let is_websocket = websocket::is_asked(&request);
+    let (mut parts, body) = request.into_parts();
+    if parts.method == Method::CONNECT && !is_websocket {
         return Err(Refusal::Connect);
     }
-    if parts.headers.len() > fields_max {
+    if parts.headers.len() > limits.header_count_max {
         return Err(Refusal::HeadTooLarge);
     }
     // A replica that goes by the letter would refuse it, and be blamed (RFC 9113, 8.2.1).
@@ -266,7 +308,14 @@ fn read(
     {
         return Err(Refusal::BadRequest("the target is no path"));
     }
-    let (framing, source) = if body.is_end_stream() {
+    let (framing, source) = if is_websocket {
+        if length.is_some() {
+            return Err(Refusal::BadRequest("a WebSocket has no content-length"));
+        }
+        *opening = Some((Opening::new(&mut fields, &mut worker.rng.borrow_mut()), body));
+        parts.method = Method::GET;
+        (Framing::None, Source::Empty)
+    } else if body.is_end_stream() {
         (Framing::None, Source::Empty)
     } else {
         let framing = length.map_or(Framing::Chunked, Framing::Length);
@@ -281,6 +330,7 @@ fn read(
     }
     let mut head = RequestHead::of_parts(parts.method, target, fields, framing);
     head.expects_continue = expects_continue;
+    head.upgrades = is_websocket;
     Ok((head, source))
 }
 

@@ -19,3 +19,4 @@ mod routing;
 mod stories;
 mod tcp;
 mod tls;
+mod websocket;

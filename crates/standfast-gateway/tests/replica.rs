@@ -236,17 +236,26 @@ impl http_body::Body for Parts {
 
 /// Switches protocols and sends back what it gets.
 fn echoing_tunnel(shared: &Arc<Shared>, request: &mut Request<Incoming>) -> Response<Body> {
+    let headers = request.headers().clone();
+    let accept =
+        headers.get("sec-websocket-key").map(|key| crate::websocket::accept_of(key.to_str().unwrap()));
+    shared.seen.lock().unwrap().push(Seen { target: request.uri().to_string(), headers, trailers: None });
     let upgrade = hyper::upgrade::on(request);
     shared.tasks.lock().unwrap().spawn(async move {
         let mut stream = TokioIo::new(upgrade.await.unwrap());
         let mut buffer = [0; 64];
         while let Ok(count @ 1..) = stream.read(&mut buffer).await {
-            stream.write_all(&buffer[..count]).await.unwrap();
+            if stream.write_all(&buffer[..count]).await.is_err() {
+                return;
+            }
         }
     });
     let mut response = Response::new(Empty::new().boxed());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     response.headers_mut().insert("connection", "upgrade".parse().unwrap());
     response.headers_mut().insert("upgrade", "websocket".parse().unwrap());
+    if let Some(accept) = accept {
+        response.headers_mut().insert("sec-websocket-accept", accept.parse().unwrap());
+    }
     response
 }
