@@ -43,7 +43,7 @@ pub use stack::{
 pub use stamp::Stamp;
 pub use traffic::{
     AccessFormat, AccessLog, Balance, Certificate, Concurrency, Edge, EdgeLimits, External, ExternalAddress,
-    FieldMatch, Filters, HashKey, HeaderChanges, Mirror, PathMatch, PathRewrite, Priority, Protocol,
-    RateLimit, RatePer, Redirect, Rewrite, Route, Tls, Traffic, ValueMatch, whole,
+    FieldMatch, Filters, HashKey, HeaderChanges, KeepAnswers, Mirror, PathMatch, PathRewrite, Priority,
+    Protocol, RateLimit, RatePer, Redirect, Rewrite, Route, Tls, Traffic, ValueMatch, whole,
 };
 pub use units::parse_duration;

@@ -66,6 +66,36 @@ pub struct Traffic {
     pub slow_start: Duration,
     /// How many requests its replicas are given at a time.
     pub concurrency: Concurrency,
+    /// Whether the first answer to a request with an `Idempotency-Key` is kept and given again; `None` is not at all.
+    pub keep_answers: Option<KeepAnswers>,
+}
+
+/// Which answers to requests with an `Idempotency-Key` are kept, and how long. All limits are those of one gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KeepAnswers {
+    /// How long one is kept, counted from its end.
+    pub keep_for: Duration,
+    /// The longest body of an answer that is kept, in bytes.
+    pub bytes_max: u64,
+    /// Most keys at a time, those whose requests are under way included.
+    pub keys_max: u32,
+    /// What all kept answers may take up, in bytes.
+    pub memory_max: u64,
+    /// The header fields that callers are told apart by, lower case: nobody is given the answer to somebody else.
+    pub callers: Vec<String>,
+}
+
+impl Default for KeepAnswers {
+    fn default() -> Self {
+        Self {
+            keep_for: Duration::from_secs(600),
+            bytes_max: 1 << 20,
+            keys_max: 10_000,
+            memory_max: 64 << 20,
+            callers: ["authorization", "cookie", "x-api-key"].map(str::to_owned).into(),
+        }
+    }
 }
 
 impl Default for Traffic {
@@ -79,6 +109,7 @@ impl Default for Traffic {
             balance: Balance::LeastLoaded,
             slow_start: Duration::ZERO,
             concurrency: Concurrency::Adaptive,
+            keep_answers: None,
         }
     }
 }

@@ -9,6 +9,7 @@ mod external;
 mod filters;
 mod health;
 mod http;
+mod kept;
 mod load;
 mod proof;
 mod route;

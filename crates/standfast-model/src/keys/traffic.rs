@@ -3,6 +3,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::http::{FIELD_NAME, Token};
+use super::kept::keep_answers;
 use crate::shape::{Choice, Count, Fields, Flag, FromText, Kinds, Object, Shape, Time, Whole, or_variable};
 use crate::traffic::{Balance, Concurrency, HashKey, Protocol, Traffic};
 use crate::yaml::Kind;
@@ -72,16 +73,22 @@ fn traffic(f: &mut Fields<'_, '_>) -> Option<Traffic> {
         ConcurrencyLimit,
         default.concurrency,
     );
+    let keep_answers = f.optional(
+        "keep_answers",
+        "How long the first answer to a request with an `Idempotency-Key` is kept and given again, or a mapping. Default: \
+         not at all.",
+        keep_answers(),
+    );
     let balance = balance.unwrap_or_default();
     if protocol == Protocol::Tcp {
         without_requests(f, &balance);
     }
-    Some(Traffic { protocol, timeout, attempts, hold, hedge, balance, slow_start, concurrency })
+    Some(Traffic { protocol, timeout, attempts, hold, hedge, balance, slow_start, concurrency, keep_answers })
 }
 
 /// Says what has no effect on connections that are passed on as they are.
 fn without_requests(f: &mut Fields<'_, '_>, balance: &Balance) {
-    for name in ["timeout", "attempts", "hedge"] {
+    for name in ["timeout", "attempts", "hedge", "keep_answers"] {
         if let (Some(place), Some((_, cx))) = (f.place_of(name), f.reading()) {
             let message = format!("`{name}` has no effect: with `protocol: tcp` there are no requests");
             cx.reports.warning(place, message, "remove it");
