@@ -67,6 +67,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) instance: Option<&'a Instance>,
     pub(crate) attempts: u32,
     pub(crate) marks: Marks,
+    /// The request whose answer was given again.
+    pub(crate) replay_of: Option<&'a str>,
     pub(crate) user_agent: Option<&'a [u8]>,
     pub(crate) referer: Option<&'a [u8]>,
 }
@@ -385,12 +387,19 @@ fn json(out: &mut Vec<u8>, entry: &Entry<'_>) {
     }
     print(out, format_args!(r#","attempts":{}"#, entry.attempts));
     json_field(out, "reason", entry.reason.map(str::as_bytes), FIELD_BYTES_MAX);
-    let Marks { failed, retried, hedged, shed, slow } = entry.marks;
-    let marks =
-        [("failed", failed), ("retried", retried), ("hedged", hedged), ("shed", shed), ("slow", slow)];
+    let Marks { failed, retried, hedged, shed, slow, replayed } = entry.marks;
+    let marks = [
+        ("failed", failed),
+        ("retried", retried),
+        ("hedged", hedged),
+        ("shed", shed),
+        ("slow", slow),
+        ("replayed", replayed),
+    ];
     for (mark, _) in marks.iter().filter(|(_, is_marked)| *is_marked) {
         print(out, format_args!(r#","{mark}":true"#));
     }
+    json_field(out, "replay_of", entry.replay_of.map(str::as_bytes), FIELD_BYTES_MAX);
     json_field(out, "trace_id", entry.trace_id.map(str::as_bytes), FIELD_BYTES_MAX);
     json_field(out, "user_agent", entry.user_agent, FIELD_BYTES_MAX);
     json_field(out, "referer", entry.referer, FIELD_BYTES_MAX);

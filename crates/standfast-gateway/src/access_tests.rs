@@ -26,6 +26,7 @@ fn entry() -> Entry<'static> {
         instance: None,
         attempts: 1,
         marks: Marks::default(),
+        replay_of: None,
         user_agent: None,
         referer: None,
     }
@@ -59,7 +60,8 @@ fn a_line_of_json_holds_what_applies() {
         service: Some("orders"),
         instance: Some(&instance),
         reason: Some("deadline"),
-        marks: Marks { failed: true, retried: true, hedged: true, shed: true, slow: true },
+        marks: Marks { failed: true, retried: true, hedged: true, shed: true, slow: true, replayed: true },
+        replay_of: Some("0195-6"),
         user_agent: Some(b"curl"),
         referer: Some(b"http://a/"),
         ..entry()
@@ -67,9 +69,10 @@ fn a_line_of_json_holds_what_applies() {
     let full: serde_json::Value = serde_json::from_str(&line(AccessFormat::Json, &full)).unwrap();
     assert_eq!(full.get("status"), None);
     assert_eq!((&full["instance"], &full["reason"]), (&"orders-2.3".into(), &"deadline".into()));
-    for mark in ["failed", "retried", "hedged", "shed", "slow"] {
+    for mark in ["failed", "retried", "hedged", "shed", "slow", "replayed"] {
         assert_eq!(full[mark], true);
     }
+    assert_eq!(full["replay_of"], "0195-6");
     assert_eq!((&full["user_agent"], &full["trace_id"]), (&"curl".into(), &"4bf9".into()));
 }
 

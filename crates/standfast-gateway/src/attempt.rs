@@ -16,6 +16,7 @@ use crate::door::Inside;
 use crate::error::Refusal;
 use crate::explain::AttemptEnd;
 use crate::headers;
+use crate::kept::Key;
 use crate::limiter;
 use crate::outlier::Evidence;
 use crate::pool::{Endpoint, InFlight, Service, Wish};
@@ -60,6 +61,8 @@ pub(crate) struct Call {
     /// Of the key that the same replica is wanted for, if the service asks for that.
     pub(crate) key_hash: Option<u64>,
     pub(crate) priority: Priority,
+    /// Its answer is kept, or was.
+    pub(crate) kept: Option<Key>,
 }
 
 /// A replica's answer, and its body.

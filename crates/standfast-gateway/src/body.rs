@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 
 use crate::client::{BodyError, Client, Conn};
+use crate::kept::Tee;
 use crate::pool::InFlight;
 use crate::upstream::h1::Connected;
 use crate::upstream::h2::{Progress, Receiving};
@@ -158,6 +159,8 @@ pub(crate) enum AnswerBody {
     Whole(Bytes),
     H1(Box<H1Answer>),
     H2(Box<H2Answer>),
+    /// Any of these, that is kept as it passes.
+    Kept(Box<Tee>),
     /// The replica speaks another protocol now.
     Upgraded(Box<Connected>, InFlight),
 }
@@ -202,6 +205,7 @@ impl AnswerBody {
             }
             Self::H1(answer) => answer.poll_next(cx, sink),
             Self::H2(answer) => answer.poll_next(cx, sink),
+            Self::Kept(tee) => tee.poll_next(cx, sink),
         };
         if let Poll::Ready(Ok(Step::End(_)) | Err(_)) = polled {
             self.finish();
@@ -215,6 +219,7 @@ impl AnswerBody {
             Self::Empty | Self::Whole(_) | Self::Upgraded(..) => {}
             Self::H1(answer) => answer.send_request(cx),
             Self::H2(answer) => answer.send_request(cx),
+            Self::Kept(tee) => tee.send_request(cx),
         }
     }
 
@@ -230,6 +235,7 @@ impl AnswerBody {
         match self {
             Self::H1(answer) => answer.is_sending(),
             Self::H2(answer) => answer.sending.is_some(),
+            Self::Kept(tee) => tee.is_sending(),
             Self::Empty | Self::Whole(_) | Self::Upgraded(..) => false,
         }
     }
@@ -240,7 +246,7 @@ impl AnswerBody {
             Self::Empty => true,
             Self::Whole(data) => data.is_empty(),
             Self::H1(answer) => answer.reader.is_done(),
-            Self::H2(_) | Self::Upgraded(..) => false,
+            Self::H2(_) | Self::Kept(_) | Self::Upgraded(..) => false,
         }
     }
 }

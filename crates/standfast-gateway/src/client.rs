@@ -13,6 +13,7 @@ use standfast_model::Stamp;
 use crate::config::Limits;
 use crate::error::Refusal;
 use crate::headers::Forwarded;
+use crate::kept::Digest;
 use crate::listener::ListenerKind;
 use crate::wire::{BodyReader, Buffer, Framing, Next, Part, RequestHead, Scanner, Step, Stream};
 
@@ -134,6 +135,8 @@ pub(crate) struct Client {
     /// Where the client is: what the connection says, or the PROXY protocol.
     pub(crate) peer: Cell<SocketAddr>,
     pub(crate) forwarded: RefCell<Forwarded>,
+    /// Of the certificate that it has shown.
+    pub(crate) certificate: Cell<Option<Digest>>,
     order: Cell<Order>,
     /// Wakes the connection's task; set with its first poll.
     waker: RefCell<Option<Waker>>,
@@ -147,6 +150,7 @@ impl Client {
             activity: Activity::new(clock),
             peer: Cell::new(peer),
             forwarded: RefCell::new(Forwarded::new(peer.ip(), scheme)),
+            certificate: Cell::default(),
             order: Cell::new(Order::GoOn),
             waker: RefCell::new(None),
         }

@@ -89,7 +89,8 @@ pub struct Limits {
     pub upstream_idle_connections_max: usize,
     /// How long opening a connection to a replica may take.
     pub connect_max: Duration,
-    /// Requests at a time that wait for a replica; further ones are answered with 503 at once.
+    /// Requests at a time that wait for a replica, or for another one with the same `Idempotency-Key`; further ones are answered with
+    /// 503, or 409, at once.
     pub held_max: usize,
 }
 

@@ -55,6 +55,10 @@ pub(crate) enum Refusal {
     RouteFull,
     #[error("the request's time was over before a replica of `{0}` answered")]
     Deadline(ServiceName),
+    #[error("this `Idempotency-Key` was used for another request to `{0}`; a new request needs a new one")]
+    KeyReused(ServiceName),
+    #[error("a request with this `Idempotency-Key` is under way at `{0}`; come again for its answer")]
+    KeyInUse(ServiceName),
     #[error("the replica of `{0}` broke off after the request was sent; its effect is unknown")]
     Broken(ServiceName),
     #[error("the service did not agree to a WebSocket here")]
@@ -77,6 +81,8 @@ impl Refusal {
             Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Deadline(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Broken(_) | Self::NoWebSocket => StatusCode::BAD_GATEWAY,
+            Self::KeyReused(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::KeyInUse(_) => StatusCode::CONFLICT,
         }
     }
 
@@ -96,6 +102,8 @@ impl Refusal {
             Self::Deadline(_) => "deadline",
             Self::Broken(_) => "replica-broke-off",
             Self::NoWebSocket => "no-websocket",
+            Self::KeyReused(_) => "key-reused",
+            Self::KeyInUse(_) => "key-in-use",
         }
     }
 
@@ -105,7 +113,7 @@ impl Refusal {
             Self::Shed(_, wait) | Self::RateLimited(wait) => {
                 Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
             }
-            Self::NoReplica(_) | Self::TooManyHeld(_) | Self::RouteFull => Some(1),
+            Self::NoReplica(_) | Self::TooManyHeld(_) | Self::RouteFull | Self::KeyInUse(_) => Some(1),
             _ => None,
         }
     }
@@ -120,8 +128,10 @@ impl Refusal {
             | Self::Version => 13,
             Self::Connect | Self::NoRoute => 12,
             Self::RateLimited(_) | Self::Shed(..) | Self::RouteFull => 8,
+            Self::KeyReused(_) => 3,
             Self::Deadline(_) => 4,
             Self::NoReplica(_) | Self::TooManyHeld(_) | Self::Broken(_) | Self::NoWebSocket => 14,
+            Self::KeyInUse(_) => 10,
         }
     }
 

@@ -14,6 +14,7 @@ use crate::client::{BodyError, Client};
 use crate::error::Refusal;
 use crate::filters::HeaderEdits;
 use crate::headers::{self, Said};
+use crate::kept::{self, Key};
 use crate::pool::Service;
 use crate::ring;
 use crate::routes::Rule;
@@ -116,13 +117,18 @@ async fn carry(
         Ok(source) => source,
         Err(error) => return (head, unread, Err(error)),
     };
-    let is_repeatable = is_repeatable && source.can_be_sent_again();
+    let is_repeatable = is_repeatable && source.can_be_sent_again() && kept::may_repeat(call, &head.method);
     let outgoing = Outgoing { head, source, is_repeatable };
     if let Some(rule) = routed.rule() {
         mirror(call, &outgoing, rule);
     }
     let carried = {
-        let mut carrying = pin!(attempt::carry(call, &outgoing, notes));
+        let mut carrying = pin!(async {
+            match &call.kept {
+                None => attempt::carry(call, &outgoing, notes).await,
+                Some(key) => Box::pin(kept::carry(call, &outgoing, notes, key)).await,
+            }
+        });
         let unless_gone = std::future::poll_fn(|cx| match carrying.as_mut().poll(cx) {
             Poll::Ready(Ok(answer)) => Poll::Ready(Ok(answer)),
             Poll::Ready(Err(Failure::Refused(refusal))) => Poll::Ready(Err(BodyError::Refused(refusal))),
@@ -205,6 +211,7 @@ fn prepare(
 ) -> Call {
     let is_public = client.kind.is_public();
     let service = Rc::clone(routed.service());
+    let kept = Key::of(client, head, said, &service, asked.id);
     if !head.fields.has(Known::Host) {
         // HTTP/1.0 needs none, the replica does.
         head.fields.push(Known::Host, "host", service.name.as_str().as_bytes());
@@ -240,7 +247,15 @@ fn prepare(
     };
     let key_hash = key_of(&service, client, head);
     let zone = routed.zone().cloned();
-    Call { worker: Rc::clone(worker), service, zone, deadline: asked.at.plus(allowed), key_hash, priority }
+    Call {
+        worker: Rc::clone(worker),
+        service,
+        zone,
+        deadline: asked.at.plus(allowed),
+        key_hash,
+        priority,
+        kept,
+    }
 }
 
 /// The hash of what the same replica is wanted for.
@@ -288,6 +303,7 @@ fn mirror(call: &Call, outgoing: &Outgoing, rule: &Rule<Rc<Service>>) {
         deadline: call.deadline,
         key_hash: None,
         priority: Priority::Low,
+        kept: None,
     };
     let worker = Rc::clone(&call.worker);
     worker.spawn(async move {

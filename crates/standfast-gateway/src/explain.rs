@@ -37,12 +37,14 @@ pub struct Marks {
     pub shed: bool,
     /// It took much longer than its kind usually does.
     pub slow: bool,
+    /// It was given the answer that was kept of an earlier one with the same `Idempotency-Key`.
+    pub replayed: bool,
 }
 
 impl Marks {
     /// Whether there is any.
     pub const fn any(self) -> bool {
-        self.failed || self.retried || self.hedged || self.shed || self.slow
+        self.failed || self.retried || self.hedged || self.shed || self.slow || self.replayed
     }
 }
 
@@ -107,6 +109,9 @@ pub struct Record {
     /// Attempts that there was no room for here.
     #[serde(default)]
     pub attempts_left_out: u32,
+    /// The request whose answer it was given, when that was kept: its `Standfast-Request-Id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay_of: Option<String>,
     /// Further attempts that the service's retry budget would have paid for at the end.
     pub budget_left: f64,
     /// What was left of its time; 0 when that was over.
@@ -166,6 +171,8 @@ pub enum AttemptEnd {
     Beaten,
     /// The client left.
     Abandoned,
+    /// The client left, and the answer is waited for all the same, to be kept.
+    GoesOn,
 }
 
 impl AttemptEnd {
@@ -180,6 +187,7 @@ impl AttemptEnd {
             Self::Overdue => "overdue",
             Self::Beaten => "beaten",
             Self::Abandoned => "abandoned",
+            Self::GoesOn => "goes-on",
         }
     }
 }
@@ -345,6 +353,7 @@ impl Record {
         size_of::<Self>()
             + texts
             + self.id.len()
+            + self.replay_of.as_ref().map_or(0, String::len)
             + self.method.len()
             + self.path.len()
             + self.service.as_ref().map_or(0, |service| service.as_str().len())
@@ -394,6 +403,12 @@ impl Record {
             return "Nobody was there any more to be answered.".to_owned();
         };
         let Some(reason) = self.reason.as_deref() else {
+            if let Some(first) = &self.replay_of {
+                return format!(
+                    "The answer {status} is the one that was kept of request {}: the key is the same.",
+                    visible(first)
+                );
+            }
             let answering = self.attempts.iter().find(|attempt| attempt.end == AttemptEnd::Answered);
             return match answering {
                 Some(attempt) => format!("The answer {status} is that of {}.", attempt.instance),
@@ -411,6 +426,8 @@ impl Record {
                 "the replica broke off after the request was sent: it may have been carried out, so it could not be \
                  sent again without risk, or its repeats were used up"
             }
+            "key-reused" => "its `Idempotency-Key` was used for a request with another body",
+            "key-in-use" => "a request with the same `Idempotency-Key` was still under way",
             "connect-not-served" => "CONNECT is not served here",
             _ if self.marks.shed => "the gateway did not let it in, to keep the others fast",
             _ => "the gateway could not get an answer",
@@ -477,6 +494,9 @@ impl Attempt {
                 format!("It had not answered after {took}, when the request's time was over.")
             }
             AttemptEnd::Beaten => format!("It was let go after {took}: another replica was faster."),
+            AttemptEnd::GoesOn => {
+                format!("It had not answered after {took}, when the client left; its answer will be kept.")
+            }
             AttemptEnd::Abandoned => format!("It was broken off after {took}: the client left."),
         };
         format!(

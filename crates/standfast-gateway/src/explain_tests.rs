@@ -34,6 +34,7 @@ fn record(id: &str, at: u64) -> Record {
         reason: None,
         attempts: Vec::new(),
         attempts_left_out: 0,
+        replay_of: None,
         budget_left: 4.2,
         deadline_left_ms: 9_939.0,
         waited_ms: 0.0,
@@ -230,6 +231,7 @@ fn marked_requests_are_always_taken_and_others_by_chance() {
         Marks { hedged: true, ..Marks::default() },
         Marks { shed: true, ..Marks::default() },
         Marks { slow: true, ..Marks::default() },
+        Marks { replayed: true, ..Marks::default() },
     ];
     for marks in marked {
         assert!(Sample::one_in(0).takes(marks, &mut rng));

@@ -10,10 +10,12 @@
 //! - `attempt` drives it: choose, try, judge, repeat or finish. `pool` holds what is known of the replicas; `balance`, `ring` and
 //!   `slow_start` choose one; `outlier` and `gray` leave one out; `latency` and `quantile` are what answers take; `budget` bounds extra
 //!   attempts; `upstream` is a connection to a replica.
+//! - `kept` keeps answers to requests with an `Idempotency-Key`, where a service asks for it.
 //! - `trace` names requests, `story` tells what became of them: to `access` and, when something happened, to `explain`.
 //!
 //! Each worker is one thread with a runtime, sockets, connections and scores of its own (`worker`); workers share nothing but
-//! the [`Snapshot`], which is replaced as a whole and never changed. There are no locks on the request's path.
+//! the [`Snapshot`], which is replaced as a whole and never changed, and what `kept` and `rate` count. There are no locks on the path of a
+//! request that needs neither.
 //! Times of connections are kept by one sweep per worker instead of timers (`client`).
 //!
 //! It stops by [`Gateway::drain`]: no more connections, running requests end, threads end.
@@ -34,6 +36,7 @@ mod filters;
 mod flood;
 mod gray;
 mod headers;
+mod kept;
 mod latency;
 mod limiter;
 mod listener;
@@ -71,7 +74,7 @@ pub use explain::{Attempt, AttemptEnd, Filter, Marks, Record};
 pub use listener::{ListenerInput, ListenerKind};
 pub use service::{Drained, Gateway};
 pub use snapshot::{Endpoint, EndpointState, Pool, Snapshot};
-pub use stats::{Answered, EndpointStats, ServiceStats, Stats};
+pub use stats::{Answered, EndpointStats, KeptStats, ServiceStats, Stats};
 pub use tls::{ReadFile, TlsError, tls_config};
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

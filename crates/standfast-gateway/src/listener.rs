@@ -12,7 +12,7 @@ use crate::client::{Client, Order};
 use crate::proxy_protocol::{self, Header};
 use crate::wire::{Buffer, Stream};
 use crate::worker::Worker;
-use crate::{serve_h1, serve_h2, tcp};
+use crate::{kept, serve_h1, serve_h2, tcp};
 
 /// As much of HTTP/2's preface as no HTTP/1.1 request begins with.
 const PREFACE_BYTES: usize = 4;
@@ -145,6 +145,7 @@ async fn speak(worker: Rc<Worker>, stream: TcpStream, client: Rc<Client>) {
             }
         };
         client.activity.ends();
+        client.certificate.set(kept::certificate(stream.get_ref().1));
         let speaks_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         (Stream::Tls(Box::new(stream)), Some(speaks_h2))
     } else {

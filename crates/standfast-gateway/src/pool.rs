@@ -12,6 +12,7 @@ use crate::balance::{self, Candidate, SCAN_MAX};
 use crate::budget::Budget;
 use crate::door::Door;
 use crate::gray::{self, Gray, Pace};
+use crate::kept::Store;
 use crate::latency::{DecayedPeak, Penalty};
 use crate::outlier::{Evidence, Health, Room, Standing};
 use crate::quantile::Recent;
@@ -274,6 +275,8 @@ pub(crate) struct Service {
     turn: Cell<usize>,
     /// A planted bug: the dead are chosen for ever.
     keeps_dead_replicas: bool,
+    /// Where its answers are kept, if they are.
+    pub(crate) kept: RefCell<Option<Arc<Store>>>,
     pub(crate) counters: Arc<ServiceCounters>,
 }
 
@@ -303,6 +306,7 @@ impl Service {
             recent: RefCell::new(Recent::new(now)),
             turn: Cell::default(),
             keeps_dead_replicas,
+            kept: RefCell::default(),
             counters: Arc::default(),
         })
     }

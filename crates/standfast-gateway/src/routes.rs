@@ -299,18 +299,22 @@ impl<T> Rule<T> {
 
     /// Where a request goes: one of the targets, by their weights. `None` where none has a share, and where the rule redirects.
     pub(crate) fn pick(&self, rng: &mut Rng) -> Option<&T> {
-        let sum = match &*self.targets {
-            [] => return None,
-            [(_, only)] => return Some(only),
-            [.., (sum, _)] => *sum,
-        };
-        let drawn = rng.bits() % sum;
+        match &*self.targets {
+            [] => None,
+            [(_, only)] => Some(only),
+            _ => self.pick_by(rng.bits()),
+        }
+    }
+
+    /// The target for a hash, by the weights: the same hash goes to the same one.
+    pub(crate) fn pick_by(&self, hash: u64) -> Option<&T> {
+        let (sum, _) = self.targets.last()?;
+        let drawn = hash % sum;
         let place = self.targets.partition_point(|(up_to, _)| *up_to <= drawn);
         self.targets.get(place).map(|(_, target)| target)
     }
 
     /// The targets with a share.
-    #[cfg(test)]
     pub(crate) fn targets(&self) -> impl Iterator<Item = &T> {
         self.targets.iter().map(|(_, target)| target)
     }

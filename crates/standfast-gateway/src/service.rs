@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::config::Config;
 use crate::error::Error;
 use crate::explain::{self, Filter, Record, Records};
+use crate::kept::Stores;
 use crate::listener::ListenerInput;
 use crate::snapshot::Snapshot;
 use crate::stats::{Stats, WorkerCounters, merged};
@@ -60,6 +61,7 @@ impl Gateway {
         let shares = shared_out(listeners, count).map_err(|source| Error::Socket { source })?;
         let mut rng = Rng::seeded(seed);
         let route_states = Arc::new(RouteStates::new(rng.bits()));
+        let kept = Arc::<Stores>::default();
         let mut gateway = Self { workers: Vec::with_capacity(count), threads: Mutex::default() };
         for (worker, sockets) in shares.into_iter().enumerate() {
             let (sender, commands) = mpsc::channel(COMMANDS_MAX);
@@ -75,6 +77,7 @@ impl Gateway {
                 counters: Arc::clone(&counters),
                 records: records.clone(),
                 route_states: Arc::clone(&route_states),
+                kept: Arc::clone(&kept),
             };
             let thread = start_thread(worker, setup).map_err(|source| Error::Worker { worker, source })?;
             gateway.workers.push(Handle { commands: sender, counters, records });

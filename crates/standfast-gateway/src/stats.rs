@@ -58,6 +58,8 @@ pub struct ServiceStats {
     pub held: u64,
     /// Requests that were turned away since the service had all it could do.
     pub shed: u64,
+    /// What became of requests with an `Idempotency-Key`, where answers are kept.
+    pub kept: KeptStats,
     /// How many requests the service is given at a time, all workers together; `None` when that is not limited.
     pub limit: Option<u64>,
     /// Requests that wait to be let in.
@@ -68,6 +70,27 @@ pub struct ServiceStats {
     pub latency_sum: Duration,
     /// Per replica of the newest snapshot.
     pub endpoints: BTreeMap<Instance, EndpointStats>,
+}
+
+/// What became of requests with an `Idempotency-Key`, where answers are kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeptStats {
+    /// Answers that were kept.
+    pub kept: u64,
+    /// Requests that were given a kept answer.
+    pub replayed: u64,
+    /// Requests that waited for another one with the same key.
+    pub waited: u64,
+    /// Requests that were refused: their key was used for something else.
+    pub reused: u64,
+    /// Requests that were refused: another one with the same key was under way for too long.
+    pub in_use: u64,
+    /// Kept answers that made way before their time.
+    pub evicted: u64,
+    /// Requests whose answers were not kept, since all room was taken by requests under way.
+    pub no_room: u64,
+    /// Requests that went on although their clients had left.
+    pub gone_on: u64,
 }
 
 /// What happened at one replica.
@@ -174,12 +197,38 @@ pub(crate) struct ServiceCounters {
     pub(crate) budget_empty: Counter,
     pub(crate) held: Counter,
     pub(crate) shed: Counter,
+    pub(crate) kept: KeptCounters,
     limit: Counter,
     waiting: Counter,
     queue_wait_micros: Counter,
     pub(crate) latency_sum_micros: Counter,
     /// Changed with the snapshot only.
     pub(crate) endpoints: Mutex<BTreeMap<Instance, Arc<EndpointCounters>>>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct KeptCounters {
+    pub(crate) kept: Counter,
+    pub(crate) replayed: Counter,
+    pub(crate) waited: Counter,
+    pub(crate) reused: Counter,
+    pub(crate) in_use: Counter,
+    pub(crate) evicted: Counter,
+    pub(crate) no_room: Counter,
+    pub(crate) gone_on: Counter,
+}
+
+impl KeptCounters {
+    fn add_to(&self, sum: &mut KeptStats) {
+        sum.kept += self.kept.get();
+        sum.replayed += self.replayed.get();
+        sum.waited += self.waited.get();
+        sum.reused += self.reused.get();
+        sum.in_use += self.in_use.get();
+        sum.evicted += self.evicted.get();
+        sum.no_room += self.no_room.get();
+        sum.gone_on += self.gone_on.get();
+    }
 }
 
 #[derive(Debug)]
@@ -256,6 +305,7 @@ impl ServiceCounters {
         sum.budget_empty += self.budget_empty.get();
         sum.held += self.held.get();
         sum.shed += self.shed.get();
+        self.kept.add_to(&mut sum.kept);
         if let Some(limit) = self.limit.get().checked_sub(1) {
             sum.limit = Some(sum.limit.unwrap_or_default() + limit);
         }

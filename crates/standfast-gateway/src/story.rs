@@ -32,6 +32,10 @@ pub(crate) struct Notes {
     pub(crate) attempts: RefCell<Vec<Note>>,
     pub(crate) waited: std::cell::Cell<Duration>,
     pub(crate) admission_limit: std::cell::Cell<Option<u32>>,
+    /// Its attempt goes on although its client has left.
+    pub(crate) goes_on: std::cell::Cell<bool>,
+    /// Whose answer it was given, when that was kept.
+    pub(crate) replay_of: std::cell::Cell<Option<RequestId>>,
 }
 
 /// One attempt.
@@ -50,6 +54,13 @@ impl Notes {
         if let Some(note) = self.attempts.borrow_mut().get_mut(number) {
             note.end.get_or_insert((at, end, status));
         }
+    }
+
+    /// Tells what others have written down so far.
+    pub(crate) fn take_over(&self, others: &Self) {
+        self.attempts.borrow_mut().append(&mut others.attempts.borrow_mut());
+        self.waited.set(self.waited.get() + others.waited.get());
+        self.admission_limit.set(others.admission_limit.get());
     }
 }
 
@@ -124,6 +135,7 @@ pub(crate) fn begin(
             Outcome::Refused(Refusal::Shed(..) | Refusal::RateLimited(_) | Refusal::RouteFull)
         ),
         slow: is_slow,
+        replayed: notes.replay_of.get().is_some(),
     };
     let is_record = Sample::one_in(SAMPLE).takes(marks, &mut worker.rng.borrow_mut());
     if !is_record && !worker.writes_access_log() {
@@ -152,8 +164,9 @@ pub(crate) fn begin(
             Outcome::Refused(refusal) => Some(Cow::Borrowed(refusal.reason())),
             _ => None,
         },
-        attempts: told(&attempts, asked.at, now, outcome),
+        attempts: told(&attempts, asked.at, now, outcome, notes.goes_on.get()),
         attempts_left_out: 0,
+        replay_of: notes.replay_of.get().map(|first| first.to_string()),
         budget_left: call.map_or(0.0, |call| call.service.budget_left(now)),
         deadline_left_ms: call.map_or(0.0, |call| millis(call.deadline.since(now))),
         waited_ms: millis(notes.waited.get()),
@@ -204,6 +217,7 @@ impl Story {
             instance: answered.map(|attempt| &attempt.instance),
             attempts: u32::try_from(record.attempts.len()).unwrap_or(u32::MAX),
             marks: record.marks,
+            replay_of: record.replay_of.as_deref(),
             user_agent: self.user_agent.as_deref(),
             referer: self.referer.as_deref(),
         });
@@ -214,11 +228,12 @@ impl Story {
 }
 
 /// All attempts. Of several answers only the last was passed on, and none where the gateway answered itself.
-fn told(notes: &[Note], asked_at: Stamp, now: Stamp, outcome: Outcome<'_>) -> Vec<Attempt> {
+fn told(notes: &[Note], asked_at: Stamp, now: Stamp, outcome: Outcome<'_>, goes_on: bool) -> Vec<Attempt> {
     let has_answered = |note: &Note| matches!(note.end, Some((_, AttemptEnd::Answered, _)));
     let is_passed_on = matches!(outcome, Outcome::Answered(_));
     let passed_on = notes.iter().rposition(has_answered).filter(|_| is_passed_on);
     let unfinished = match outcome {
+        Outcome::Abandoned if goes_on => AttemptEnd::GoesOn,
         Outcome::Abandoned => AttemptEnd::Abandoned,
         _ => AttemptEnd::Beaten,
     };

@@ -18,6 +18,7 @@ use crate::client::{Client, CoarseClock, Order};
 use crate::config::{Config, Limits, SWEEP_PERIOD};
 use crate::error::Refusal;
 use crate::explain::Records;
+use crate::kept::{self, Stores};
 use crate::listener::{self, ListenerKind};
 use crate::path;
 use crate::pool::{Endpoint, IdleLimits, Service};
@@ -68,6 +69,7 @@ pub(crate) struct Setup {
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) records: Records,
     pub(crate) route_states: Arc<RouteStates>,
+    pub(crate) kept: Arc<Stores>,
 }
 
 /// The worker's state, shared by its tasks.
@@ -82,6 +84,8 @@ pub(crate) struct Worker {
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) records: Records,
     route_states: Arc<RouteStates>,
+    /// Kept answers, shared by all workers.
+    kept: Arc<Stores>,
     /// The access log in use, and this worker's end of it.
     access: RefCell<Option<(Arc<AccessLog>, AccessWriter)>>,
     workers: u32,
@@ -194,7 +198,7 @@ async fn tend(worker: Rc<Worker>) {
 
 impl Worker {
     fn new(setup: Setup) -> (Self, Vec<Socket>, mpsc::Receiver<Command>) {
-        let Setup { config, sockets, snapshot, clock, rng, commands, counters, records, route_states } =
+        let Setup { config, sockets, snapshot, clock, rng, commands, counters, records, route_states, kept } =
             setup;
         let now = clock.now();
         let worker = Self {
@@ -208,6 +212,7 @@ impl Worker {
             counters,
             records,
             route_states,
+            kept,
             access: RefCell::default(),
             workers: u32::try_from(config.workers.max(1)).unwrap_or(u32::MAX),
             keeps_dead_replicas: config.keeps_dead_replicas(),
@@ -318,7 +323,11 @@ impl Worker {
         path::check_path(head.path()).map_err(Refusal::BadRequest)?;
         let rule = view.routes.as_ref().and_then(|routes| routes.find(head)).ok_or(Refusal::NoRoute)?;
         let index = rule.index;
-        match rule.pick(&mut self.rng.borrow_mut()).cloned() {
+        let picked = match kept::same_target(rule, head) {
+            Some(hash) => rule.pick_by(hash),
+            None => rule.pick(&mut self.rng.borrow_mut()),
+        };
+        match picked.cloned() {
             Some(service) => Ok(Routed::by_rule(service, &view, index)),
             // A redirect asks no service.
             None => {
@@ -381,6 +390,7 @@ impl Worker {
             .map(|(name, pool)| {
                 let service = known(name);
                 service.take(pool, idle_limits, self.clock);
+                service.kept.replace(self.kept.of(name, &pool.policy));
                 (name.clone(), service)
             })
             .collect();
@@ -452,6 +462,9 @@ impl Worker {
         }
         for endpoint in self.endpoints() {
             endpoint.sweep(now);
+        }
+        for service in self.view.borrow().services.values() {
+            service.kept.borrow().iter().for_each(|store| store.sweep(now));
         }
         if let Some((_, writer)) = &mut *self.access.borrow_mut() {
             writer.flush();

@@ -9,6 +9,7 @@ mod h2;
 mod h2_attacks;
 mod h2_rig;
 mod h2spec;
+mod kept;
 mod lifecycle;
 mod limits;
 mod policies;

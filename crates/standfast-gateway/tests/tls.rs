@@ -20,7 +20,7 @@ use crate::h2_rig::{H2, H2Replica, soon};
 use crate::replica::Replica;
 use crate::rig::{Rig, endpoints, one_worker, raw, snapshot};
 
-fn file(name: &str) -> PathBuf {
+pub(crate) fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/certificates").join(name)
 }
 
@@ -28,7 +28,7 @@ fn certificate(name: &str) -> CertificateDer<'static> {
     CertificateDer::from_pem_file(file(&format!("{name}.pem"))).unwrap()
 }
 
-fn settings(names: &[&str], client_ca: Option<&str>) -> Tls {
+pub(crate) fn settings(names: &[&str], client_ca: Option<&str>) -> Tls {
     let of =
         |name: &&str| Certificate { cert: file(&format!("{name}.pem")), key: file(&format!("{name}.key")) };
     Tls { port: 0, certificates: names.iter().map(of).collect(), client_ca: client_ca.map(file) }
