@@ -74,7 +74,7 @@ pub(crate) struct Entry<'a> {
 }
 
 /// What became of lines.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counts {
     /// They are in the file.
     pub written: u64,

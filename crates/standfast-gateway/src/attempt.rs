@@ -20,10 +20,12 @@ use crate::kept::Key;
 use crate::limiter;
 use crate::outlier::Evidence;
 use crate::pool::{Endpoint, InFlight, Service, Wish};
+use crate::spans::SpanId;
 use crate::story::{self, Notes};
+use crate::trace::{TraceContext, random_id};
 use crate::upstream::h1::{Connected, Unanswered};
 use crate::upstream::h2::Multiplexed;
-use crate::wire::{BodyReader, RequestHead, ResponseHead};
+use crate::wire::{BodyReader, Known, RequestHead, ResponseHead};
 use crate::worker::Worker;
 
 /// How many times the usual latency an attempt may take before another replica is tried. The usual latency is a decayed peak,
@@ -77,6 +79,17 @@ pub(crate) enum Failure {
     Refused(Refusal),
     /// The client's part failed.
     Client(BodyError),
+}
+
+impl Outgoing {
+    /// The same, with a replica that works on it under a span of its own.
+    fn under(&self, span_id: SpanId) -> Box<Self> {
+        let mut head = self.head.clone();
+        if let Some(context) = head.fields.get(Known::Traceparent).and_then(TraceContext::parse) {
+            head.fields.set(Known::Traceparent, "traceparent", &TraceContext { span_id, ..context }.header());
+        }
+        Box::new(Self { head, source: self.source.clone(), is_repeatable: self.is_repeatable })
+    }
 }
 
 impl From<Refusal> for Failure {
@@ -160,6 +173,7 @@ pub(crate) async fn carry(call: &Call, outgoing: &Outgoing, notes: &Notes) -> Re
     notes.waited.set(inside.waited);
     if inside.waited > Duration::ZERO {
         notes.admission_limit.set(call.service.door.load().limit);
+        call.service.counters.waited(inside.waited);
     }
     let waited_before = race.waited;
     let started = call.worker.clock.now();
@@ -245,12 +259,13 @@ impl<'a> Race<'a> {
     fn begin(&mut self, endpoint: Rc<Endpoint>, now: Stamp) {
         let patience = self.patience();
         let in_flight = InFlight::new(&self.call.service, &endpoint, now);
+        let span_id = self.notes.is_traced.then(|| random_id(&mut self.call.worker.rng.borrow_mut()));
         let number = {
             let mut notes = self.notes.attempts.borrow_mut();
-            notes.push(story::note(&in_flight, now, !self.live.is_empty()));
+            notes.push(story::note(&in_flight, now, !self.live.is_empty(), span_id));
             notes.len() - 1
         };
-        let work = Box::pin(attempt(self.call, self.outgoing, in_flight, patience));
+        let work = Box::pin(attempt(self.call, self.outgoing, in_flight, patience, span_id));
         self.live.push(Live {
             endpoint,
             number,
@@ -334,6 +349,7 @@ impl<'a> Race<'a> {
         endpoint.counters.timed_out.add(1);
         self.tried.push(endpoint);
         if let Some(other) = self.choose(now) {
+            self.call.service.counters.hedges.add(1);
             self.begin(other, now);
         }
     }
@@ -463,7 +479,15 @@ fn silence(endpoint: &Endpoint, since: Stamp) -> Evidence {
 }
 
 /// Tries one replica once, on a connection that is there or on a new one.
-async fn attempt(call: &Call, outgoing: &Outgoing, in_flight: InFlight, patience: Duration) -> Outcome {
+async fn attempt(
+    call: &Call,
+    outgoing: &Outgoing,
+    in_flight: InFlight,
+    patience: Duration,
+    span_id: Option<SpanId>,
+) -> Outcome {
+    let traced = span_id.map(|span_id| outgoing.under(span_id));
+    let outgoing = traced.as_deref().unwrap_or(outgoing);
     let connect_max = call.worker.limits.get().connect_max.min(patience.max(PATIENCE_MIN));
     if call.service.policy.borrow().protocol == Protocol::Http2 {
         over_h2(call, outgoing, in_flight, connect_max).await

@@ -97,8 +97,8 @@ impl Inside {
         let now = clock.now();
         let door = &service.door;
         let entry = door.admission.borrow_mut().enter(priority, now);
-        match entry {
-            Entry::Entered => {}
+        let since = match entry {
+            Entry::Entered => now,
             Entry::Shed(shed) => return Err(shed),
             Entry::Wait => {
                 let waiter = Rc::new(Waiter { verdict: Cell::new(None), waker: RefCell::default() });
@@ -106,9 +106,9 @@ impl Inside {
                 let place = Place { service, waiter, ticket, clock };
                 door.call_in(now);
                 place.wait().await?;
+                clock.now()
             }
-        }
-        let since = clock.now();
+        };
         Ok(Self { service: Rc::clone(service), since, waited: since.since(now), is_out: false, clock })
     }
 

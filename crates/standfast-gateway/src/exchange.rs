@@ -50,7 +50,7 @@ pub(crate) async fn exchange(
     let started = worker.clock.now();
     let is_public = client.kind.is_public();
     let asked = identify(worker, &head.fields, is_public, started);
-    let notes = Notes::default();
+    let notes = Notes { is_traced: asked.is_traced, ..Notes::default() };
     let mut teller = Teller { worker, client, asked: &asked, notes: &notes, routed: None, call: None };
     let is_grpc = head.is_grpc();
     let routed = headers::take_in(&mut head, is_public)
@@ -59,7 +59,7 @@ pub(crate) async fn exchange(
     let (place, said, routed) = match routed {
         Ok(routed) => routed,
         Err(refusal) => {
-            worker.counters.refused.add(1);
+            worker.counters.refuse(refusal.reason());
             let story = story::begin(teller, &head, &source, Outcome::Refused(&refusal));
             return Some(Reply { story, ..Reply::refused(&refusal, is_grpc) }.identified(&asked));
         }
@@ -148,8 +148,10 @@ fn identify(worker: &Worker, fields: &Fields, is_public: bool, now: Stamp) -> As
     let client_request_id = said.map(str::to_owned);
     let mut parents = fields.all(Known::Traceparent);
     let parent = parents.next().filter(|_| parents.next().is_none());
-    let (trace, _goes_on) = TraceContext::of_request(parent, true, rng);
-    Asked { id, trace, client_request_id, at: now }
+    let is_sampled = worker.samples_root(rng);
+    let (trace, parent) = TraceContext::of_request(parent, is_sampled, rng);
+    let is_traced = trace.is_sampled() && worker.sends_spans();
+    Asked { id, trace, parent, is_traced, client_request_id, at: now }
 }
 
 /// Holds a request against its route's limits.
@@ -376,7 +378,7 @@ impl Tally {
     fn finish(mut self, status: StatusCode, now: Stamp) {
         self.is_finished = true;
         self.service.counters.answered.count(status);
-        self.service.counters.latency_sum_micros.add_micros(now.since(self.started));
+        self.service.counters.latency.observe(now.since(self.started));
     }
 }
 

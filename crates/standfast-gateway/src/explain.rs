@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -318,9 +319,20 @@ fn cut(text: &mut String, max: usize) {
     }
 }
 
+/// Cuts a text to what is kept of any.
+pub(crate) fn cut_text(text: &mut String) {
+    cut(text, TEXT_BYTES_MAX);
+}
+
+/// Which ones of so many attempts are left out.
+pub(crate) fn surplus(attempts: usize) -> Range<usize> {
+    let first = attempts.min(ATTEMPTS_MAX - 1);
+    first..first + attempts.saturating_sub(ATTEMPTS_MAX)
+}
+
 impl Record {
     /// Bounds what it takes up.
-    fn cut(&mut self) {
+    pub(crate) fn cut(&mut self) {
         let texts = [
             Some(&mut self.id),
             self.client_request_id.as_mut(),
@@ -333,11 +345,9 @@ impl Record {
         if let Some(Cow::Owned(reason)) = &mut self.reason {
             cut(reason, TEXT_BYTES_MAX);
         }
-        if self.attempts.len() > ATTEMPTS_MAX {
-            let surplus = self.attempts.len() - ATTEMPTS_MAX;
-            self.attempts.drain(ATTEMPTS_MAX - 1..ATTEMPTS_MAX - 1 + surplus);
-            self.attempts_left_out += u32::try_from(surplus).unwrap_or(u32::MAX);
-        }
+        let surplus = surplus(self.attempts.len());
+        self.attempts_left_out += u32::try_from(surplus.len()).unwrap_or(u32::MAX);
+        self.attempts.drain(surplus);
         self.attempts.shrink_to_fit();
     }
 

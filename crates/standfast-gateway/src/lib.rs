@@ -11,7 +11,8 @@
 //!   `slow_start` choose one; `outlier` and `gray` leave one out; `latency` and `quantile` are what answers take; `budget` bounds extra
 //!   attempts; `upstream` is a connection to a replica.
 //! - `kept` keeps answers to requests with an `Idempotency-Key`, where a service asks for it.
-//! - `trace` names requests, `story` tells what became of them: to `access` and, when something happened, to `explain`.
+//! - `trace` names requests, `story` tells what became of them: to `access`, to `spans` and, when something happened, to `explain`.
+//! - `stats` and `histogram` are what is counted, `exposition` is how Prometheus reads it; `export` sends spans, as `otlp` writes them.
 //!
 //! Each worker is one thread with a runtime, sockets, connections and scores of its own (`worker`); workers share nothing but
 //! the [`Snapshot`], which is replaced as a whole and never changed, and what `kept` and `rate` count. There are no locks on the path of a
@@ -32,14 +33,18 @@ mod door;
 mod error;
 mod exchange;
 mod explain;
+mod export;
+mod exposition;
 mod filters;
 mod flood;
 mod gray;
 mod headers;
+mod histogram;
 mod kept;
 mod latency;
 mod limiter;
 mod listener;
+mod otlp;
 mod outlier;
 mod path;
 mod pool;
@@ -53,6 +58,7 @@ mod serve_h2;
 mod service;
 mod slow_start;
 mod snapshot;
+mod spans;
 mod stats;
 mod story;
 mod tcp;
@@ -71,9 +77,14 @@ pub use config::Plant;
 pub use config::{Config, Limits, SWEEP_PERIOD};
 pub use error::Error;
 pub use explain::{Attempt, AttemptEnd, Filter, Marks, Record};
+pub use export::export_spans;
+pub use exposition::Exposition;
+pub use histogram::{Exemplar, Histogram};
 pub use listener::{ListenerInput, ListenerKind};
+pub use otlp::Sender as SpanSender;
 pub use service::{Drained, Gateway};
 pub use snapshot::{Endpoint, EndpointState, Pool, Snapshot};
+pub use spans::{Counts as SpanCounts, SpanQueue, Spans};
 pub use stats::{Answered, EndpointStats, KeptStats, ServiceStats, Stats};
 pub use tls::{ReadFile, TlsError, tls_config};
 #[cfg(feature = "fuzzing")]

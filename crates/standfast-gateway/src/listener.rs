@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::client::{Client, Order};
 use crate::proxy_protocol::{self, Header};
+use crate::stats::{BAD_PROXY_HEADER, TOO_MANY_CONNECTIONS};
 use crate::wire::{Buffer, Stream};
 use crate::worker::Worker;
 use crate::{kept, serve_h1, serve_h2, tcp};
@@ -87,7 +88,9 @@ pub struct ListenerInput {
 pub(crate) async fn accept(worker: Rc<Worker>, listener: TcpListener, kind: Rc<ListenerKind>) {
     loop {
         match listener.accept().await {
-            Ok((_, peer)) if !worker.has_place_for(peer.ip()) => worker.counters.refused.add(1),
+            Ok((_, peer)) if !worker.has_place_for(peer.ip()) => {
+                worker.counters.refuse(TOO_MANY_CONNECTIONS);
+            }
             Ok((stream, peer)) => {
                 worker.has_place_for_client().await;
                 let client = Rc::new(Client::new(Rc::clone(&kind), peer, &worker.coarse_clock));
@@ -127,7 +130,7 @@ async fn speak(worker: Rc<Worker>, stream: TcpStream, client: Rc<Client>) {
     if client.kind.is_public() && worker.expects_proxy_protocol() {
         let reading = read_proxy_protocol(&stream, &client);
         if worker.clock.timeout(limits.header_read_max, reading).await != Ok(true) {
-            worker.counters.refused.add(1);
+            worker.counters.refuse(BAD_PROXY_HEADER);
             return;
         }
     }

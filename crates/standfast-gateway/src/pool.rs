@@ -60,7 +60,7 @@ pub(crate) struct Endpoint {
 
 impl Endpoint {
     fn new(seen: &snapshot::Endpoint, idle_limits: IdleLimits, clock: Clock) -> Rc<Self> {
-        Rc::new(Self {
+        let endpoint = Rc::new(Self {
             instance: seen.instance.clone(),
             address: seen.address,
             zone: seen.zone.clone(),
@@ -78,8 +78,10 @@ impl Endpoint {
             h2: Connections::default(),
             idle_limits,
             clock,
-            counters: Arc::new(EndpointCounters::new(seen.address)),
-        })
+            counters: Arc::new(EndpointCounters::new(seen.address, seen.zone.clone())),
+        });
+        endpoint.counters.is_ready.set(u64::from(endpoint.is_ready()));
+        endpoint
     }
 
     fn is_ready(&self) -> bool {
@@ -94,6 +96,7 @@ impl Endpoint {
             self.ready_since.set(self.clock.now());
         }
         self.state.set(state);
+        self.counters.is_ready.set(u64::from(self.is_ready()));
         if state == EndpointState::Draining {
             self.idle.borrow_mut().clear();
             self.h2.clear();
@@ -128,6 +131,8 @@ impl Endpoint {
             .borrow_mut()
             .retain(|connected| now.since(connected.idle_since) <= limit && connected.is_reusable());
         self.h2.sweep();
+        let is_in = [self.health.get().standing(now), self.gray.get().standing(now)] == [Standing::In; 2];
+        self.counters.is_left_out.set(u64::from(!is_in));
     }
 
     /// Whether it has answered anybody since `since`.

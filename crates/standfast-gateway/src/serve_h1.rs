@@ -52,7 +52,7 @@ async fn requests(worker: &Rc<Worker>, client: &Rc<Client>, conn: &Rc<RefCell<Co
             Ok(head) => head,
             Err(NoRequest::Closed) => return,
             Err(NoRequest::Refused(refusal)) => {
-                worker.counters.refused.add(1);
+                worker.counters.refuse(refusal.reason());
                 refuse(conn, client, &refusal).await;
                 return linger(worker, conn).await;
             }
@@ -100,6 +100,9 @@ async fn request(
             tunnel::run(conn, *connected).await;
         }
         drop(in_flight);
+        if let Some(story) = reply.story.take() {
+            story.end(worker, 0, true);
+        }
         return false;
     }
     if !reply.body.is_sending() {
@@ -128,6 +131,7 @@ async fn request(
     conn.borrow_mut().owe_no_continue();
     let mut sent = 0;
     let is_whole = relay(client, conn, &mut reply.body, out, &mut sent).await;
+    worker.counters.count_bodies(conn.borrow().body_bytes_read(), sent);
     if let Some(story) = reply.story.take() {
         story.end(worker, sent, is_whole);
     }

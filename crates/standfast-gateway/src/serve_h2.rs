@@ -170,9 +170,10 @@ async fn stream_of(
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
     let mut progress = None;
     let mut opening = None;
+    let mut body = Source::Empty;
     let mut reply = match read(worker, request, &streams.traffic, &mut opening) {
         Ok((head, source)) => {
-            progress = source.progress();
+            (progress, body) = (source.progress(), source.clone());
             if progress.is_some() && head.expects_continue {
                 let mut go_on = Response::new(());
                 *go_on.status_mut() = StatusCode::CONTINUE;
@@ -196,7 +197,7 @@ async fn stream_of(
             }
         }
         Err(refusal) => {
-            worker.counters.refused.add(1);
+            worker.counters.refuse(refusal.reason());
             Some(Reply::refused(&refusal, is_grpc))
         }
     };
@@ -220,6 +221,7 @@ async fn stream_of(
             let sending = Sending { bytes: &mut sent, traffic: &streams.traffic };
             let is_whole =
                 answer(worker, &method, reply, respond, limits.body_stall_max, progress, sending).await;
+            worker.counters.count_bodies(body.bytes_read(), sent);
             if let Some(story) = story {
                 story.end(worker, sent, is_whole);
             }

@@ -26,6 +26,7 @@ const COMMANDS_MAX: usize = 8;
 #[derive(Debug)]
 pub struct Gateway {
     workers: Vec<Handle>,
+    snapshot: watch::Receiver<Arc<Snapshot>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -62,7 +63,11 @@ impl Gateway {
         let mut rng = Rng::seeded(seed);
         let route_states = Arc::new(RouteStates::new(rng.bits()));
         let kept = Arc::<Stores>::default();
-        let mut gateway = Self { workers: Vec::with_capacity(count), threads: Mutex::default() };
+        let mut gateway = Self {
+            workers: Vec::with_capacity(count),
+            snapshot: snapshot.clone(),
+            threads: Mutex::default(),
+        };
         for (worker, sockets) in shares.into_iter().enumerate() {
             let (sender, commands) = mpsc::channel(COMMANDS_MAX);
             let counters = Arc::<WorkerCounters>::default();
@@ -106,7 +111,11 @@ impl Gateway {
 
     /// What has happened since the start.
     pub fn stats(&self) -> Stats {
-        merged(self.workers.iter().map(|worker| &*worker.counters))
+        let mut stats = merged(self.workers.iter().map(|worker| &*worker.counters));
+        let snapshot = self.snapshot.borrow();
+        stats.access_log = snapshot.access_log.as_ref().map(|log| log.counts());
+        stats.spans = snapshot.spans.as_ref().map(|spans| spans.counts());
+        stats
     }
 
     /// What became of a request, if it is remembered: by its `Standfast-Request-Id`, what its client calls it, or its trace.

@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Where requests are written down.
     pub access_log: Option<Arc<crate::AccessLog>>,
+    /// Where spans go, and which traces are sampled.
+    pub spans: Option<Arc<crate::Spans>>,
 }
 
 /// The replicas of one service.

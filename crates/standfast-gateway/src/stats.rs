@@ -8,14 +8,40 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::StatusCode;
+use serde::{Serialize, Serializer};
+use standfast_model::{Instance, ServiceName, ZoneName};
 
-use standfast_model::{Instance, ServiceName};
-
+use crate::access;
 use crate::admit::Load;
 use crate::error::Refusal;
+use crate::histogram::{Histogram, Lengths};
+use crate::spans;
+
+/// What requests and connections can be refused for; any other word is counted as the last.
+const REASONS: [&str; 15] = [
+    "bad-request",
+    "head-too-large",
+    "body-too-large",
+    "connect-not-served",
+    "no-route",
+    "no-replica-ready",
+    "too-many-held",
+    "overloaded",
+    "rate-limited",
+    "route-full",
+    "deadline",
+    "replica-broke-off",
+    TOO_MANY_CONNECTIONS,
+    BAD_PROXY_HEADER,
+    "other",
+];
+/// A client has as many connections as it may have.
+pub(crate) const TOO_MANY_CONNECTIONS: &str = "too-many-connections";
+/// A connection does not begin with the PROXY header that it should have.
+pub(crate) const BAD_PROXY_HEADER: &str = "bad-proxy-header";
 
 /// What a gateway has done since its start, all workers together.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Stats {
     /// The lowest version of a snapshot that a worker still works with.
     pub snapshot_version: u64,
@@ -23,16 +49,27 @@ pub struct Stats {
     pub connections: u64,
     /// Client connections accepted.
     pub accepted: u64,
-    /// Requests that no service was found for, or that were malformed.
+    /// Requests that no service was found for, or that were malformed, and connections that were not served.
     pub refused: u64,
+    /// The same by why: the word of `Standfast-Reason` where there is an answer.
+    pub refused_by_reason: BTreeMap<&'static str, u64>,
+    /// Bytes of requests' bodies that were read, counted when the answer has gone.
+    pub body_bytes_in: u64,
+    /// Bytes of answers' bodies that were sent, counted when the answer has gone.
+    pub body_bytes_out: u64,
     /// The longest that a worker's loop has lagged.
+    #[serde(rename = "lag_max_ms", serialize_with = "millis")]
     pub lag_max: Duration,
+    /// Lines of the access log; `None` when none is kept.
+    pub access_log: Option<access::Counts>,
+    /// Spans; `None` when none are sent.
+    pub spans: Option<spans::Counts>,
     /// Per service of the newest snapshot.
     pub services: BTreeMap<ServiceName, ServiceStats>,
 }
 
 /// What happened to the requests for one service.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ServiceStats {
     /// Requests.
     pub requests: u64,
@@ -48,32 +85,50 @@ pub struct ServiceStats {
     pub deadline: u64,
     /// Requests that the gateway answered itself: broken off by the replica, and not to be repeated.
     pub broken: u64,
-    /// Attempts beyond each request's first that were paid from the retry budget.
+    /// Requests that the gateway answered itself, by why: the word of `Standfast-Reason`.
+    pub refused_by_reason: BTreeMap<&'static str, u64>,
+    /// Attempts beyond each request's first that were paid from the retry budget, hedges included.
     pub retries: u64,
+    /// Attempts that went beside one that was still running.
+    pub hedges: u64,
     /// Attempts repeated for nothing, since nothing had been sent.
     pub repeats_unsent: u64,
     /// Answers passed on, or attempts waited for, that would have been repeated had the budget not been empty.
     pub budget_empty: u64,
+    /// Further attempts that the retry budget would pay for, all workers together, in thousandths.
+    pub budget_left_thousandths: u64,
     /// Requests that waited for a replica.
     pub held: u64,
     /// Requests that were turned away since the service had all it could do.
     pub shed: u64,
     /// What became of requests with an `Idempotency-Key`, where answers are kept.
     pub kept: KeptStats,
+    /// Requests that were let in and have no answer's head yet.
+    pub admitted: u64,
     /// How many requests the service is given at a time, all workers together; `None` when that is not limited.
     pub limit: Option<u64>,
     /// Requests that wait to be let in.
     pub waiting: u64,
     /// How long requests wait to be let in, on average; the longest of the workers'.
+    #[serde(rename = "queue_wait_ms", serialize_with = "millis")]
     pub queue_wait: Duration,
+    /// Requests that were let in after a wait.
+    pub queued: u64,
+    /// The sum of their waits.
+    #[serde(rename = "queued_sum_ms", serialize_with = "millis")]
+    pub queued_sum: Duration,
     /// The sum of the times from request to answer's head.
+    #[serde(rename = "latency_sum_ms", serialize_with = "millis")]
     pub latency_sum: Duration,
+    /// The times from request to answer's head, whoever made the answer.
+    pub latency: Histogram,
     /// Per replica of the newest snapshot.
+    #[serde(serialize_with = "by_name")]
     pub endpoints: BTreeMap<Instance, EndpointStats>,
 }
 
 /// What became of requests with an `Idempotency-Key`, where answers are kept.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct KeptStats {
     /// Answers that were kept.
     pub kept: u64,
@@ -94,10 +149,16 @@ pub struct KeptStats {
 }
 
 /// What happened at one replica.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct EndpointStats {
     /// Where it is.
     pub address: Option<SocketAddr>,
+    /// Its zone.
+    pub zone: Option<ZoneName>,
+    /// Whether requests may go there, as the newest snapshot says.
+    pub is_ready: bool,
+    /// How many workers leave it out now, since it fails or is too slow; seen to within half a second.
+    pub left_out_by: u64,
     /// Attempts in which a request was sent, or may have been.
     pub attempts: u64,
     /// Requests that it is working on, their answers' bodies included.
@@ -113,11 +174,12 @@ pub struct EndpointStats {
     /// How often it was left out because of its answers.
     pub ejections: u64,
     /// The sum of the times from attempt to answer's head.
+    #[serde(rename = "latency_sum_ms", serialize_with = "millis")]
     pub latency_sum: Duration,
 }
 
 /// Answers by class of status.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Answered {
     /// 1xx and 2xx.
     pub ok: u64,
@@ -127,6 +189,19 @@ pub struct Answered {
     pub client_error: u64,
     /// 5xx.
     pub server_error: u64,
+}
+
+/// A duration as milliseconds.
+pub(crate) fn millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64() * 1e3)
+}
+
+/// Instances are no texts, and keys must be.
+fn by_name<S: Serializer>(
+    endpoints: &BTreeMap<Instance, EndpointStats>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(endpoints.iter().map(|(instance, stats)| (instance.to_string(), stats)))
 }
 
 /// A counter that one thread writes and others read: no locked instruction.
@@ -172,15 +247,49 @@ impl AnsweredCounters {
     }
 }
 
+/// By [`REASONS`].
+#[derive(Debug, Default)]
+struct RefusedCounters([Counter; REASONS.len()]);
+
+impl RefusedCounters {
+    fn count(&self, reason: &str) {
+        let known = REASONS.iter().position(|known| *known == reason);
+        self.0[known.unwrap_or(REASONS.len() - 1)].add(1);
+    }
+
+    fn add_to(&self, sum: &mut BTreeMap<&'static str, u64>) {
+        for (reason, count) in REASONS.into_iter().zip(&self.0).filter(|(_, count)| count.get() > 0) {
+            *sum.entry(reason).or_default() += count.get();
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct WorkerCounters {
     pub(crate) snapshot_version: Counter,
     pub(crate) connections: Counter,
     pub(crate) accepted: Counter,
-    pub(crate) refused: Counter,
+    refused: Counter,
+    refused_by_reason: RefusedCounters,
+    body_bytes_in: Counter,
+    body_bytes_out: Counter,
     pub(crate) lag_max_micros: Counter,
     /// Changed with the snapshot only.
     pub(crate) services: Mutex<BTreeMap<ServiceName, Arc<ServiceCounters>>>,
+}
+
+impl WorkerCounters {
+    /// Counts what no service is asked for.
+    pub(crate) fn refuse(&self, reason: &str) {
+        self.refused.add(1);
+        self.refused_by_reason.count(reason);
+    }
+
+    /// Counts the bodies of a request and its answer, as far as they came.
+    pub(crate) fn count_bodies(&self, bytes_in: u64, bytes_out: u64) {
+        self.body_bytes_in.add(bytes_in);
+        self.body_bytes_out.add(bytes_out);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -192,16 +301,22 @@ pub(crate) struct ServiceCounters {
     pub(crate) no_replica: Counter,
     pub(crate) deadline: Counter,
     pub(crate) broken: Counter,
+    refused_by_reason: RefusedCounters,
     pub(crate) retries: Counter,
+    pub(crate) hedges: Counter,
     pub(crate) repeats_unsent: Counter,
     pub(crate) budget_empty: Counter,
+    budget_left_thousandths: Counter,
     pub(crate) held: Counter,
     pub(crate) shed: Counter,
     pub(crate) kept: KeptCounters,
+    admitted: Counter,
     limit: Counter,
     waiting: Counter,
     queue_wait_micros: Counter,
-    pub(crate) latency_sum_micros: Counter,
+    queued: Counter,
+    queued_sum_micros: Counter,
+    pub(crate) latency: Lengths,
     /// Changed with the snapshot only.
     pub(crate) endpoints: Mutex<BTreeMap<Instance, Arc<EndpointCounters>>>,
 }
@@ -233,7 +348,10 @@ impl KeptCounters {
 
 #[derive(Debug)]
 pub(crate) struct EndpointCounters {
-    pub(crate) address: SocketAddr,
+    address: SocketAddr,
+    zone: ZoneName,
+    pub(crate) is_ready: Counter,
+    pub(crate) is_left_out: Counter,
     pub(crate) attempts: Counter,
     pub(crate) in_flight: Counter,
     pub(crate) answered: AnsweredCounters,
@@ -245,9 +363,12 @@ pub(crate) struct EndpointCounters {
 }
 
 impl EndpointCounters {
-    pub(crate) fn new(address: SocketAddr) -> Self {
+    pub(crate) fn new(address: SocketAddr, zone: ZoneName) -> Self {
         Self {
             address,
+            zone,
+            is_ready: Counter::default(),
+            is_left_out: Counter::default(),
             attempts: Counter::default(),
             in_flight: Counter::default(),
             answered: AnsweredCounters::default(),
@@ -261,6 +382,9 @@ impl EndpointCounters {
 
     fn add_to(&self, sum: &mut EndpointStats) {
         sum.address = Some(self.address);
+        sum.zone = Some(self.zone.clone());
+        sum.is_ready |= self.is_ready.get() > 0;
+        sum.left_out_by += self.is_left_out.get();
         sum.attempts += self.attempts.get();
         sum.in_flight += self.in_flight.get();
         self.answered.add_to(&mut sum.answered);
@@ -275,6 +399,7 @@ impl EndpointCounters {
 impl ServiceCounters {
     /// Counts an answer that the gateway made itself.
     pub(crate) fn refuse(&self, refusal: &Refusal) {
+        self.refused_by_reason.count(refusal.reason());
         match refusal {
             Refusal::Deadline(_) => self.deadline.add(1),
             Refusal::Broken(_) => self.broken.add(1),
@@ -285,8 +410,16 @@ impl ServiceCounters {
         }
     }
 
+    /// Counts a request that was let in after a wait.
+    pub(crate) fn waited(&self, wait: Duration) {
+        self.queued.add(1);
+        self.queued_sum_micros.add_micros(wait);
+    }
+
     /// Takes in how busy the service is. (The limit is kept plus one, so that 0 means none.)
-    pub(crate) fn show(&self, load: &Load) {
+    pub(crate) fn show(&self, load: &Load, budget_left: f64) {
+        self.admitted.set(u64::from(load.in_flight));
+        self.budget_left_thousandths.set((budget_left * 1e3) as u64);
         self.limit.set(load.limit.map_or(0, |limit| u64::from(limit) + 1));
         self.waiting.set(load.waiting as u64);
         self.queue_wait_micros.set(u64::try_from(load.wait.as_micros()).unwrap_or(u64::MAX));
@@ -300,18 +433,25 @@ impl ServiceCounters {
         sum.no_replica += self.no_replica.get();
         sum.deadline += self.deadline.get();
         sum.broken += self.broken.get();
+        self.refused_by_reason.add_to(&mut sum.refused_by_reason);
         sum.retries += self.retries.get();
+        sum.hedges += self.hedges.get();
         sum.repeats_unsent += self.repeats_unsent.get();
         sum.budget_empty += self.budget_empty.get();
+        sum.budget_left_thousandths += self.budget_left_thousandths.get();
         sum.held += self.held.get();
         sum.shed += self.shed.get();
         self.kept.add_to(&mut sum.kept);
+        sum.admitted += self.admitted.get();
         if let Some(limit) = self.limit.get().checked_sub(1) {
             sum.limit = Some(sum.limit.unwrap_or_default() + limit);
         }
         sum.waiting += self.waiting.get();
         sum.queue_wait = sum.queue_wait.max(Duration::from_micros(self.queue_wait_micros.get()));
-        sum.latency_sum += Duration::from_micros(self.latency_sum_micros.get());
+        sum.queued += self.queued.get();
+        sum.queued_sum += Duration::from_micros(self.queued_sum_micros.get());
+        self.latency.add_to(&mut sum.latency);
+        sum.latency_sum = sum.latency.sum;
         for (instance, counters) in &*self.endpoints.lock().unwrap_or_else(PoisonError::into_inner) {
             counters.add_to(sum.endpoints.entry(instance.clone()).or_default());
         }
@@ -326,6 +466,9 @@ pub(crate) fn merged<'a>(workers: impl Iterator<Item = &'a WorkerCounters>) -> S
         sum.connections += worker.connections.get();
         sum.accepted += worker.accepted.get();
         sum.refused += worker.refused.get();
+        worker.refused_by_reason.add_to(&mut sum.refused_by_reason);
+        sum.body_bytes_in += worker.body_bytes_in.get();
+        sum.body_bytes_out += worker.body_bytes_out.get();
         sum.lag_max = sum.lag_max.max(Duration::from_micros(worker.lag_max_micros.get()));
         for (name, counters) in &*worker.services.lock().unwrap_or_else(PoisonError::into_inner) {
             counters.add_to(sum.services.entry(name.clone()).or_default());

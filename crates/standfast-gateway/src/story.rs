@@ -14,7 +14,8 @@ use crate::client::Client;
 use crate::error::Refusal;
 use crate::explain::{Attempt, AttemptEnd, Marks, Record, Sample};
 use crate::pool::InFlight;
-use crate::trace::{RequestId, TraceContext};
+use crate::spans::{RequestSpans, SpanId};
+use crate::trace::{RequestId, TraceContext, hex_of};
 use crate::view::Routed;
 use crate::wire::{Fields, RequestHead};
 use crate::worker::Worker;
@@ -36,6 +37,8 @@ pub(crate) struct Notes {
     pub(crate) goes_on: std::cell::Cell<bool>,
     /// Whose answer it was given, when that was kept.
     pub(crate) replay_of: std::cell::Cell<Option<RequestId>>,
+    /// Its spans are sent, so that attempts need names.
+    pub(crate) is_traced: bool,
 }
 
 /// One attempt.
@@ -45,6 +48,7 @@ pub(crate) struct Note {
     pub(crate) in_flight: u32,
     pub(crate) score: f64,
     pub(crate) is_hedge: bool,
+    pub(crate) span_id: Option<SpanId>,
     pub(crate) end: Option<(Stamp, AttemptEnd, Option<u16>)>,
 }
 
@@ -68,6 +72,10 @@ impl Notes {
 pub(crate) struct Asked {
     pub(crate) id: RequestId,
     pub(crate) trace: TraceContext,
+    /// The span of whoever sent it.
+    pub(crate) parent: Option<SpanId>,
+    /// Its spans are sent.
+    pub(crate) is_traced: bool,
     pub(crate) client_request_id: Option<String>,
     pub(crate) at: Stamp,
 }
@@ -83,6 +91,15 @@ pub(crate) struct Story {
     /// Tells at the end how much of it came.
     source: Source,
     is_record: bool,
+    spans: Option<SpanStory>,
+}
+
+/// What a request's spans have besides its record.
+struct SpanStory {
+    trace: TraceContext,
+    parent: Option<SpanId>,
+    state: Option<String>,
+    attempts: Vec<SpanId>,
 }
 
 /// What became of a request.
@@ -138,8 +155,13 @@ pub(crate) fn begin(
         replayed: notes.replay_of.get().is_some(),
     };
     let is_record = Sample::one_in(SAMPLE).takes(marks, &mut worker.rng.borrow_mut());
-    if !is_record && !worker.writes_access_log() {
+    if !is_record && !asked.is_traced && !worker.writes_access_log() {
         return None;
+    }
+    if asked.is_traced
+        && let (Some(call), false) = (call, matches!(outcome, Outcome::Abandoned))
+    {
+        call.service.counters.latency.exemplify(took, &hex_of(&asked.trace.trace_id), now);
     }
     let text = |fields: &Fields, name: &str| fields.named(name).map(<[u8]>::to_vec);
     let service: Option<ServiceName> = call.map(|call| call.service.name.clone());
@@ -183,6 +205,7 @@ pub(crate) fn begin(
         referer: text(&head.fields, "referer"),
         source: source.clone(),
         is_record,
+        spans: asked.is_traced.then(|| SpanStory::new(asked, &head.fields, &attempts)),
     }))
 }
 
@@ -221,8 +244,29 @@ impl Story {
             user_agent: self.user_agent.as_deref(),
             referer: self.referer.as_deref(),
         });
-        if self.is_record || self.record.marks.any() {
+        let is_record = self.is_record || self.record.marks.any();
+        if let Some(spans) = self.spans {
+            let SpanStory { trace, parent, state, attempts } = spans;
+            let user_agent = self.user_agent.map(|agent| String::from_utf8_lossy(&agent).into_owned());
+            let (host, protocol, record) = (self.host, self.protocol, self.record.clone());
+            let spans = RequestSpans { trace, parent, state, host, protocol, user_agent, record, attempts };
+            worker.send_spans(spans);
+        }
+        if is_record {
             worker.records.write(self.record);
+        }
+    }
+}
+
+impl SpanStory {
+    fn new(asked: &Asked, fields: &Fields, attempts: &[Note]) -> Self {
+        // Without a trace that goes on its state means nothing.
+        let state = fields.named("tracestate").filter(|_| asked.parent.is_some());
+        Self {
+            trace: asked.trace,
+            parent: asked.parent,
+            state: state.map(|state| String::from_utf8_lossy(state).into_owned()),
+            attempts: attempts.iter().map(|note| note.span_id.unwrap_or_default()).collect(),
         }
     }
 }
@@ -261,7 +305,7 @@ fn millis(time: Duration) -> f64 {
 }
 
 /// A note of an attempt that begins.
-pub(crate) fn note(in_flight: &InFlight, now: Stamp, is_hedge: bool) -> Note {
+pub(crate) fn note(in_flight: &InFlight, now: Stamp, is_hedge: bool, span_id: Option<SpanId>) -> Note {
     let endpoint = Rc::clone(in_flight.endpoint());
     Note {
         started: now,
@@ -269,6 +313,7 @@ pub(crate) fn note(in_flight: &InFlight, now: Stamp, is_hedge: bool) -> Note {
         score: endpoint.score(now),
         endpoint,
         is_hedge,
+        span_id,
         end: None,
     }
 }

@@ -5,6 +5,8 @@ use std::fmt;
 use standfast_model::Stamp;
 use standfast_runtime::Rng;
 
+use crate::spans::SpanId;
+
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// The longest id of a client that is kept.
@@ -136,13 +138,22 @@ impl TraceContext {
         Self { span_id: random_id(rng), flags: self.flags & (Self::SAMPLED | Self::RANDOM), ..self }
     }
 
-    /// The context to send on, and whether the trace goes on: when not, a `tracestate` must be taken out. `incoming` is the only
-    /// `traceparent` of the request; with more than one it is `None`.
-    pub(crate) fn of_request(incoming: Option<&[u8]>, is_sampled: bool, rng: &mut Rng) -> (Self, bool) {
+    /// The context to send on, and the sender's span where the trace goes on: when not, a `tracestate` must be taken out. `incoming`
+    /// is the only `traceparent` of the request; with more than one it is `None`.
+    pub(crate) fn of_request(
+        incoming: Option<&[u8]>,
+        is_sampled: bool,
+        rng: &mut Rng,
+    ) -> (Self, Option<SpanId>) {
         match incoming.and_then(Self::parse) {
-            Some(context) => (context.continued(rng), true),
-            None => (Self::start(is_sampled, rng), false),
+            Some(context) => (context.continued(rng), Some(context.span_id)),
+            None => (Self::start(is_sampled, rng), None),
         }
+    }
+
+    /// Whether its spans are to be recorded.
+    pub(crate) const fn is_sampled(&self) -> bool {
+        self.flags & Self::SAMPLED != 0
     }
 
     /// The `traceparent` to send, version 00.
@@ -163,8 +174,17 @@ impl TraceContext {
     }
 }
 
+/// Bytes as hexadecimal digits.
+pub(crate) fn hex_of(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .map(|digit| char::from(HEX[usize::from(digit)]))
+        .collect()
+}
+
 /// An id that is not zero.
-fn random_id(rng: &mut Rng) -> [u8; 8] {
+pub(crate) fn random_id(rng: &mut Rng) -> [u8; 8] {
     rng.bits().max(1).to_be_bytes()
 }
 
@@ -249,8 +269,9 @@ mod tests {
         let not_sampled = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
         assert_eq!(TraceContext::parse(not_sampled).unwrap().flags, 0);
         let mut rng = Rng::seeded(1);
-        let (next, goes_on) = TraceContext::of_request(Some(sampled), false, &mut rng);
-        assert!(goes_on && next.trace_id == context.trace_id && next.span_id != context.span_id);
+        let (next, parent) = TraceContext::of_request(Some(sampled), false, &mut rng);
+        assert_eq!(parent, Some(context.span_id));
+        assert!(next.is_sampled() && next.trace_id == context.trace_id && next.span_id != context.span_id);
         assert_eq!(next.flags, TraceContext::SAMPLED);
         let all_flags = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-ff";
         assert_eq!(TraceContext::of_request(Some(all_flags), false, &mut rng).0.flags, 3);
@@ -298,8 +319,8 @@ mod tests {
             " 00-12345678901234567890123456789012-1234567890123456-01",
         ] {
             let mut rng = Rng::seeded(9);
-            let (context, goes_on) = TraceContext::of_request(Some(illegal.as_bytes()), true, &mut rng);
-            assert!(!goes_on, "{illegal}");
+            let (context, parent) = TraceContext::of_request(Some(illegal.as_bytes()), true, &mut rng);
+            assert_eq!(parent, None, "{illegal}");
             assert_eq!(context.flags, TraceContext::SAMPLED | TraceContext::RANDOM);
             assert_eq!(TraceContext::parse(&context.header()), Some(context));
         }

@@ -11,6 +11,7 @@ use standfast_model::{Route, ServiceName, ZoneName};
 use crate::pool::Service;
 use crate::rate::RateLimiter;
 use crate::routes::{RouteTable, Rule};
+use crate::spans::Spans;
 
 /// A snapshot as a worker uses it.
 #[derive(Default)]
@@ -22,6 +23,7 @@ pub(crate) struct View {
     pub(crate) gateway_zone: Option<ZoneName>,
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
     pub(crate) expects_proxy_protocol: bool,
+    pub(crate) spans: Option<Arc<Spans>>,
 }
 
 /// Where a request goes.

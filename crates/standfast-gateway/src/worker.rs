@@ -24,6 +24,7 @@ use crate::path;
 use crate::pool::{Endpoint, IdleLimits, Service};
 use crate::routes::RouteTable;
 use crate::snapshot::{Pool, Snapshot};
+use crate::spans::RequestSpans;
 use crate::stats::WorkerCounters;
 use crate::upstream::h1::Connected;
 use crate::view::{RouteStates, Routed, View};
@@ -341,6 +342,22 @@ impl Worker {
         }
     }
 
+    /// Whether a trace that begins here is sampled. Where nobody collects spans here, services may do so: then all are.
+    pub(crate) fn samples_root(&self, rng: &mut Rng) -> bool {
+        self.view.borrow().spans.as_ref().is_none_or(|spans| spans.takes_root(rng))
+    }
+
+    /// Whether spans of sampled traces are sent.
+    pub(crate) fn sends_spans(&self) -> bool {
+        self.view.borrow().spans.is_some()
+    }
+
+    pub(crate) fn send_spans(&self, spans: RequestSpans) {
+        if let Some(queue) = &self.view.borrow().spans {
+            queue.send(spans);
+        }
+    }
+
     /// Whether lines are written for requests.
     pub(crate) fn writes_access_log(&self) -> bool {
         self.access.borrow().is_some()
@@ -421,6 +438,7 @@ impl Worker {
             gateway_zone: snapshot.gateway_zone.clone(),
             tls: snapshot.tls.clone(),
             expects_proxy_protocol: snapshot.edge.as_ref().is_some_and(|edge| edge.proxy_protocol),
+            spans: snapshot.spans.clone(),
         };
         *self.view.borrow_mut() = Rc::new(view);
     }
@@ -477,7 +495,7 @@ impl Worker {
         let view = Rc::clone(&self.view.borrow());
         for service in view.services.values() {
             service.door.tick(now, own_lag);
-            service.counters.show(&service.door.load());
+            service.counters.show(&service.door.load(), service.budget_left(now));
         }
     }
 

@@ -369,7 +369,7 @@ fn edge(draft: EdgeDraft, cx: &mut Context<'_>, reader: &mut Reader<'_>) -> Edge
         format: log.format,
         sample: log.sample,
     });
-    Edge { tls, proxy_protocol: draft.proxy_protocol, access_log, limits: draft.limits }
+    Edge { tls, proxy_protocol: draft.proxy_protocol, access_log, otlp: draft.otlp, limits: draft.limits }
 }
 
 /// `env_file` entries overlaid by `environment`.

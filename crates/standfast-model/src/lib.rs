@@ -15,6 +15,7 @@ mod id;
 mod interpolate;
 mod keys;
 mod load;
+mod otlp;
 mod render;
 mod routing;
 mod schema;
@@ -34,6 +35,7 @@ pub use id::{
     BadName, Generation, Instance, LoadName, ReplicaId, Revision, ServiceName, StackName, ZoneName,
 };
 pub use load::{Loaded, STACK_FILE, load, parse};
+pub use otlp::{BadEndpoint, Otlp, OtlpEndpoint};
 pub use schema::schema;
 pub use stack::{
     Body, Build, Dependency, DependsOn, Deploy, EffectSource, Experiment, Fault, HealthCheck, Invariant,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ServiceName, ZoneName};
+use crate::otlp::Otlp;
 use crate::stack::{HealthCheck, PublishedPort, Target};
 
 /// A service that is not started here: requests go to addresses that others run.
@@ -408,7 +409,7 @@ impl Route {
 }
 
 /// How the gateway meets clients from outside (`gateway`).
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Edge {
     /// Certificates by which it proves who it is; with one, it speaks TLS on `tls.port`.
@@ -417,6 +418,8 @@ pub struct Edge {
     pub proxy_protocol: bool,
     /// Where requests are written down; `None` is nowhere.
     pub access_log: Option<AccessLog>,
+    /// Where spans are sent; `None` is nowhere, unless the process was told.
+    pub otlp: Option<Otlp>,
     /// Limits for clients.
     pub limits: EdgeLimits,
 }

@@ -13,6 +13,7 @@ use tokio::sync::{oneshot, watch};
 use crate::alone::external_pools;
 use crate::edge::AccessLogs;
 use crate::externals::ExternalEndpoints;
+use crate::signals::SpanExports;
 use crate::wiring::Wiring;
 
 /// Renews the gateway's picture of the world whenever control's changes, and lets the gateway accept once there is one.
@@ -32,6 +33,7 @@ pub(crate) async fn snapshots(
             version += 1;
             let mut next = snapshot(&stack, &status, &outside.externals.borrow_and_update(), version);
             next.access_log = outside.access_logs.of(stack.edge.access_log.as_ref());
+            next.spans = outside.spans.of(&stack);
             next.tls = outside.tls.borrow_and_update().clone();
             snapshots.send_replace(Arc::new(next));
             if let Err(error) = wiring.open().await {
@@ -53,6 +55,7 @@ pub(crate) struct Outside {
     pub(crate) externals: watch::Receiver<ExternalEndpoints>,
     pub(crate) tls: watch::Receiver<Option<Arc<rustls::ServerConfig>>>,
     pub(crate) access_logs: AccessLogs,
+    pub(crate) spans: SpanExports,
 }
 
 /// Keeps the state API's list of services; says once when there is one.

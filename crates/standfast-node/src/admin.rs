@@ -22,6 +22,7 @@ use crate::answers::{
     StepAnswer, ZoneAnswer,
 };
 use crate::client::{ApplyRequest, REQUESTS, RecentRequest, RestartRequest};
+use crate::gateway_admin;
 use crate::reserve::Reserve;
 use crate::wiring::Wiring;
 
@@ -53,6 +54,7 @@ impl Refusal {
 /// Answers one request. Every failure is an answer.
 pub(crate) async fn handle(admin: Arc<Admin>, request: Request<Bytes>) -> Response<Bytes> {
     let answer = match (request.method(), request.uri().path()) {
+        (&Method::GET, "/metrics") => Ok(gateway_admin::metrics(&admin.gateway, &request)),
         (&Method::GET, "/v1/status") => admin.status().await,
         (&Method::POST, "/v1/plan") => admin.plan(request.body()).await,
         (&Method::POST, "/v1/apply") => admin.apply(request.body()).await,

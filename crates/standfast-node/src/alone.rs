@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use standfast_gateway::{Config, Gateway, ListenerInput, ListenerKind, Pool, Snapshot};
-use standfast_model::Stack;
+use standfast_model::{Otlp, Stack};
 use standfast_runtime::{Clock, Net, OnStop, OpenFiles, Rng, Tasks};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::gateway_admin::{self, GatewayAdmin, Phase, Scope};
+use crate::signals::SpanExports;
 use crate::{edge, externals};
 
 /// How long requests under way may go on at a stop.
@@ -19,12 +21,16 @@ const DRAIN_MAX: Duration = Duration::from_secs(10);
 const END_MAX: Duration = Duration::from_secs(3);
 
 /// How the gateway runs by itself.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct AloneOptions {
     /// Where it takes requests from outside.
     pub listen: SocketAddr,
     /// Its threads, at least 1.
     pub workers: usize,
+    /// Where it tells what happens; at an address that is not loopback, metrics only. `None` is nowhere.
+    pub admin: Option<SocketAddr>,
+    /// Where spans go when the stack says nothing of that.
+    pub otlp: Option<Otlp>,
 }
 
 /// Why the gateway cannot run by itself.
@@ -33,6 +39,14 @@ pub enum AloneError {
     /// An address cannot be used.
     #[error("cannot listen at {address}")]
     Listen {
+        /// Which one.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The address where it is to tell what happens cannot be used.
+    #[error("cannot listen at {address}")]
+    Admin {
         /// Which one.
         address: SocketAddr,
         /// Why.
@@ -51,8 +65,8 @@ pub enum AloneError {
 
 /// What is said of a gateway that runs by itself.
 pub trait AloneObserver {
-    /// It listens; each address with what for.
-    fn listens(&self, at: &[(String, SocketAddr)]);
+    /// It listens: each address with what for, and where it tells what happens.
+    fn listens(&self, at: &[(String, SocketAddr)], admin: Option<SocketAddr>);
     /// The stack was read again. An error means that the last one goes on.
     fn reread(&self, outcome: Result<(), String>);
 }
@@ -73,9 +87,15 @@ pub async fn run_gateway(
     let tls = stack.edge.tls.as_ref().map(edge::load).transpose()?;
     let mut rng = Rng::from_entropy();
     let tasks = Tasks::new();
+    let mut spans = SpanExports::new(options.otlp.clone(), &mut rng, &tasks, net, clock);
+    let (workers, admin) = (options.workers, options.admin);
     let mut sockets = Sockets { options, net, held: BTreeMap::new() };
     let inputs = sockets.ensure(&stack)?;
-    observer.listens(&sockets.addresses());
+    let admin = match admin {
+        Some(address) => Some(listen_for_admin(address, net).await?),
+        None => None,
+    };
+    observer.listens(&sockets.addresses(), admin.as_ref().map(|(_, address)| *address));
 
     let stacks = watch::Sender::new(Some(Arc::new(stack)));
     let endpoints = watch::Sender::new(externals::ExternalEndpoints::default());
@@ -92,8 +112,13 @@ pub async fn run_gateway(
         edge::follow(stacks.subscribe(), configs, clock, tasks.stop()),
     );
     let (snapshots, snapshot) = watch::channel(Arc::new(Snapshot::default()));
-    let settings = Config::of(options.workers, OpenFiles::raise().limit());
-    let gateway = Gateway::start(settings, Vec::new(), snapshot, clock, rng.bits())?;
+    let settings = Config::of(workers, OpenFiles::raise().limit());
+    let gateway = Arc::new(Gateway::start(settings, Vec::new(), snapshot, clock, rng.bits())?);
+    let (phases, phase) = watch::channel(Phase::Starting);
+    if let Some((listener, address)) = admin {
+        let admin = GatewayAdmin { gateway: Arc::clone(&gateway), phase, scope: Scope::at(address) };
+        gateway_admin::start(&tasks, admin, listener, clock);
+    }
 
     let (mut terminate, mut interrupt) =
         (listen_for(SignalKind::terminate())?, listen_for(SignalKind::interrupt())?);
@@ -109,11 +134,13 @@ pub async fn run_gateway(
                 (Arc::clone(&known.borrow_and_update()), config.borrow_and_update().clone());
             let mut next = snapshot_of(stack, &external, tls, version);
             next.access_log = access_logs.of(stack.edge.access_log.as_ref());
+            next.spans = spans.of(stack);
             snapshots.send_replace(Arc::new(next));
             // It accepts once it knows where to send what comes.
             let is_known = stack.externals.keys().all(|name| external.contains_key(name));
             if is_known && let Some(inputs) = inputs.take() {
                 gateway.set_listeners(inputs).await?;
+                phases.send_replace(Phase::Serving);
             }
         }
         tokio::select! {
@@ -136,9 +163,19 @@ pub async fn run_gateway(
             _ = config.changed() => {}
         }
     }
+    phases.send_replace(Phase::Draining);
     gateway.drain(DRAIN_MAX).await;
     tasks.shutdown(&clock, END_MAX).await;
     Ok(())
+}
+
+async fn listen_for_admin(
+    address: SocketAddr,
+    net: Net,
+) -> Result<(tokio::net::TcpListener, SocketAddr), AloneError> {
+    let listener = net.listen_tcp(address).await.map_err(|source| AloneError::Admin { address, source })?;
+    let bound = listener.local_addr().map_err(|source| AloneError::Admin { address, source })?;
+    Ok((listener, bound))
 }
 
 fn listen_for(kind: SignalKind) -> Result<tokio::signal::unix::Signal, AloneError> {

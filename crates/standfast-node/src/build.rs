@@ -19,9 +19,11 @@ use tokio::sync::watch;
 use crate::adapt;
 use crate::admin::{self, Admin};
 use crate::client::SOCKET;
+use crate::gateway_admin;
 use crate::guard::guard;
 use crate::reserve::{Reserve, ReservingStore};
 use crate::settings::{Settings, SettingsError};
+use crate::signals::SpanExports;
 use crate::wiring::{WiredPlatform, Wiring};
 use crate::{edge, externals};
 
@@ -105,6 +107,7 @@ pub async fn build(state_dir: &Path, net: Net, clock: Clock) -> Result<Node, Bui
     let (snapshots, snapshot) = watch::channel(Arc::new(Snapshot::default()));
     let open_files = OpenFiles::raise();
     let config = gateway_config(&settings, open_files);
+    let (metrics, otlp) = (settings.metrics, settings.otlp.clone());
     let gateway = Arc::new(Gateway::start(config, Vec::new(), snapshot, clock, rng.bits())?);
     let wiring = Arc::new(Wiring::new(agent.clone(), settings, Arc::clone(&gateway)));
 
@@ -128,7 +131,8 @@ pub async fn build(state_dir: &Path, net: Net, clock: Clock) -> Result<Node, Bui
     tasks.spawn("external services", OnStop::Abort, watching);
     let (configs, tls) = watch::channel(None);
     tasks.spawn("certificates", OnStop::Abort, edge::follow(stack.clone(), configs, clock, tasks.stop()));
-    let outside = adapt::Outside { externals, tls, access_logs: edge::AccessLogs::new(clock) };
+    let spans = SpanExports::new(otlp, &mut rng, &tasks, net, clock);
+    let outside = adapt::Outside { externals, tls, access_logs: edge::AccessLogs::new(clock), spans };
     let adapting = adapt::snapshots(
         handle.changes(),
         stack.clone(),
@@ -148,6 +152,10 @@ pub async fn build(state_dir: &Path, net: Net, clock: Clock) -> Result<Node, Bui
         reserve,
     };
     start_admin(&tasks, admin, state_dir, net, clock)?;
+    if let Some(address) = metrics {
+        let giving = gateway_admin::give_metrics(address, Arc::clone(&gateway), tasks.clone(), net, clock);
+        tasks.spawn("metrics", OnStop::Abort, giving);
+    }
     let guarding = guard(agent, wiring, open_files, clock, rng.fork("guard"), tasks.stop());
     tasks.spawn("guard of the agent", OnStop::Abort, guarding);
     Ok(Node { clock, tasks, gateway, store, control: handle })

@@ -31,6 +31,14 @@ pub enum AdminError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// There is no gateway that tells, or it did not answer.
+    #[error("no gateway answers at {address}")]
+    NoGateway {
+        /// Where it was asked.
+        address: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// It answered that it will not or cannot do it.
     #[error("{}", .0.message)]
     Refused(ErrorAnswer),

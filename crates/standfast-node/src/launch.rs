@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use standfast_model::Stack;
+use standfast_model::{Otlp, Stack};
 use standfast_platform::local::{
     AgentClient, AgentConfig, AgentError, AgentInfo, DownReport, INSTANCE_VARIABLE, StateDir,
     basic_environment, listener_of, spawn_agent,
@@ -36,6 +36,10 @@ pub struct LaunchOptions {
     pub executable: PathBuf,
     /// Where the gateway takes requests from outside; port 0 is any free one.
     pub public: SocketAddr,
+    /// Where metrics are given to whoever asks; `None` is nowhere but at the admin socket.
+    pub metrics: Option<SocketAddr>,
+    /// Where spans go when the stack says nothing of that.
+    pub otlp: Option<Otlp>,
     /// The caller's environment, of which replicas get the basics.
     pub environment: BTreeMap<String, String>,
     /// For a stack that is there for a proof only.
@@ -258,7 +262,7 @@ pub async fn launch(
 fn check_ports(stack: &Stack, options: &LaunchOptions) -> Result<(), LaunchError> {
     let published = stack.services.values().flat_map(|service| &service.ports);
     let published = published.map(|port| SocketAddr::from(([127, 0, 0, 1], port.published)));
-    for address in published.chain([options.public]) {
+    for address in published.chain([options.public]).chain(options.metrics) {
         match std::net::TcpListener::bind(address) {
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
@@ -283,6 +287,8 @@ fn start(stack: &Stack, options: &LaunchOptions) -> Result<(), LaunchError> {
         public_address: options.public.ip(),
         public_port: (port != 0).then_some(port),
         workers: workers(),
+        metrics: options.metrics,
+        otlp: options.otlp.clone(),
         plant: options.plant.clone(),
     };
     settings.write(&disk, &options.state_dir)?;

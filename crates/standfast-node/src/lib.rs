@@ -2,7 +2,7 @@
 //! finds and proves running stacks. `alone` runs a gateway without the rest.
 //!
 //! Read `build.rs` first. Engines know nothing of each other: `wiring` gives the gateway its sockets and replicas their addresses, `adapt` turns
-//! control's status into the gateway's snapshot, `externals` watches services that others run, `edge` certificates, `guard` keeps the agent alive, `reserve` keeps room on the disk for healing, `target` shows
+//! control's status into the gateway's snapshot, `externals` watches services that others run, `edge` certificates, `guard` keeps the agent alive, `reserve` keeps room on the disk for healing, `signals` has spans sent, `gateway_admin` gives metrics, `target` shows
 //! the running stack to `prove`.
 
 mod adapt;
@@ -13,6 +13,8 @@ mod build;
 mod client;
 mod edge;
 mod externals;
+mod gateway_admin;
+mod gateway_client;
 mod guard;
 mod launch;
 pub mod machine;
@@ -21,6 +23,7 @@ mod plant;
 mod preview;
 mod reserve;
 mod settings;
+mod signals;
 mod target;
 mod wiring;
 
@@ -31,11 +34,13 @@ pub use answers::{
 };
 pub use build::{BuildError, Node, build, run_agent, run_node};
 pub use client::{AdminClient, AdminError};
+pub use gateway_client::GatewayClient;
 pub use launch::{LaunchError, LaunchOptions, Running, Scratch, launch};
 pub use machine::limits_limitation;
 #[cfg(feature = "planted-bugs")]
 pub use plant::PLANTS;
 pub use preview::first_start;
 pub use settings::{LAYOUT_VERSION, Settings, SettingsError};
+pub use signals::otlp_of;
 pub use standfast_gateway::{Filter as RequestFilter, Record as RequestRecord};
 pub use target::LocalTarget;

@@ -1,9 +1,10 @@
 //! How this running stack's nodes run: written once by `up` or `prove`, read by every node that starts later.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use standfast_model::Otlp;
 use standfast_runtime::Disk;
 
 /// The version of the state folder's layout. A folder of another version is refused.
@@ -13,7 +14,7 @@ pub const LAYOUT_VERSION: u32 = 1;
 const FILE: &str = "node.json";
 
 /// What does not change while a stack runs. (What the agent must know is in its own configuration beside it.)
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// [`LAYOUT_VERSION`] of whoever wrote it.
@@ -26,6 +27,12 @@ pub struct Settings {
     pub public_port: Option<u16>,
     /// Gateway threads, and sockets per listening address.
     pub workers: u16,
+    /// Where metrics are given to whoever asks; nowhere when absent. Since 0.1.0.
+    #[serde(default)]
+    pub metrics: Option<SocketAddr>,
+    /// Where spans go when the stack says nothing of that. Since 0.1.0.
+    #[serde(default)]
+    pub otlp: Option<Otlp>,
     /// A planted bug; only test builds know any.
     pub plant: Option<String>,
 }
@@ -111,11 +118,23 @@ mod tests {
             public_address: [127, 0, 0, 1].into(),
             public_port: Some(8080),
             workers: 2,
+            metrics: Some(([127, 0, 0, 1], 9464).into()),
+            otlp: None,
             plant: None,
         };
         settings.write(&disk, folder).unwrap();
         assert_eq!(Settings::read(&disk, folder).unwrap(), settings);
         Settings { version: 9, ..settings }.write(&disk, folder).unwrap();
         assert!(matches!(Settings::read(&disk, folder), Err(SettingsError::OtherVersion { found: 9, .. })));
+    }
+
+    #[test]
+    fn settings_of_before_there_were_metrics_are_read() {
+        let (disk, folder) = (SimulatedDisk::default(), Path::new("/state"));
+        let old = r#"{"version": 1, "root": "/shop", "public_address": "127.0.0.1", "public_port": null, "workers": 2, "plant": null}"#;
+        disk.make_folder(folder).unwrap();
+        disk.replace(&folder.join(FILE), old.as_bytes()).unwrap();
+        let settings = Settings::read(&disk, folder).unwrap();
+        assert_eq!((settings.metrics, settings.otlp), (None, None));
     }
 }

@@ -81,12 +81,12 @@ pub(crate) enum Command {
     Apply(ApplyArgs),
     /// Why a request got its answer: which replicas were tried, and what came of it
     #[command(
-        after_help = "Examples:\n  standfast why-request 01937c2e-…              by the answer's Standfast-Request-Id\n  standfast why-request                          the newest that failed, were repeated, hedged, shed or slow\n  standfast why-request --service orders --status 503 --json"
+        after_help = "Examples:\n  standfast why-request 01937c2e-…              by the answer's Standfast-Request-Id\n  standfast why-request                          the newest that failed, were repeated, hedged, shed or slow\n  standfast why-request --service orders --status 503 --json\n  standfast why-request --gateway http://127.0.0.1:9464     of a gateway that runs by itself"
     )]
     WhyRequest(WhyArgs),
     /// Run the gateway by itself, in front of services that others run (`external`)
     #[command(
-        after_help = "Examples:\n  standfast gateway edge/\n  standfast gateway edge/ --listen 0.0.0.0:80 --workers 4\n  kill -HUP PID     reads the stack again; open connections go on"
+        after_help = "Examples:\n  standfast gateway edge/\n  standfast gateway edge/ --listen 0.0.0.0:80 --workers 4\n  kill -HUP PID     reads the stack again; open connections go on\n  standfast gateway edge/ --admin 127.0.0.1:9464     then: curl http://127.0.0.1:9464/metrics"
     )]
     Gateway(GatewayArgs),
     /// Check a stack's files: all errors at once
@@ -206,6 +206,9 @@ pub(crate) struct UpArgs {
     /// Where the gateway takes requests from outside
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub(crate) listen: std::net::SocketAddr,
+    /// Where Prometheus is given the gateway's metrics, at /metrics [default: nowhere]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) metrics: Option<std::net::SocketAddr>,
     /// Do not run the services' build commands
     #[arg(long)]
     pub(crate) no_build: bool,
@@ -226,6 +229,9 @@ pub(crate) struct WhyArgs {
     /// Where the running stack keeps its state [default: a folder of its own under ~/.local/state/standfast]
     #[arg(long, value_name = "DIR", env = "STANDFAST_STATE", hide_env = true)]
     pub(crate) state: Option<PathBuf>,
+    /// Ask a gateway that runs by itself, where its --admin is: http://127.0.0.1:9464
+    #[arg(long, value_name = "URL", conflicts_with = "stack")]
+    pub(crate) gateway: Option<String>,
     /// Only requests for this service
     #[arg(long, value_name = "SERVICE", conflicts_with = "id")]
     pub(crate) service: Option<standfast_model::ServiceName>,
@@ -252,6 +258,9 @@ pub(crate) struct GatewayArgs {
     /// Threads that carry requests [default: one for each core]
     #[arg(long, value_name = "NUMBER", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1024))]
     pub(crate) workers: Option<usize>,
+    /// Where it tells what happens: /metrics for Prometheus, /healthz, /stats, /requests; beyond loopback the first two only [default: nowhere]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) admin: Option<std::net::SocketAddr>,
     /// The addresses as JSON on stdout
     #[arg(long)]
     pub(crate) json: bool,

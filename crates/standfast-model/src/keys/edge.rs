@@ -1,6 +1,8 @@
 use std::time::Duration;
 
 use super::environment::path;
+use super::otlp::OTLP;
+use crate::otlp::Otlp;
 use crate::shape::{Bytes, Choice, Context, Fields, Flag, Kinds, List, Object, Shape, Time, Whole};
 use crate::source::{At, Span};
 use crate::traffic::{AccessFormat, EdgeLimits};
@@ -28,6 +30,7 @@ pub(crate) struct EdgeDraft {
     pub(crate) tls: Option<TlsDraft>,
     pub(crate) proxy_protocol: bool,
     pub(crate) access_log: Option<AccessLogDraft>,
+    pub(crate) otlp: Option<Otlp>,
     pub(crate) limits: EdgeLimits,
 }
 
@@ -64,8 +67,9 @@ fn edge(f: &mut Fields<'_, '_>) -> Option<EdgeDraft> {
         "Where requests are written down: a file, or a mapping with `path`. Default: nowhere.",
         access_log(),
     );
+    let otlp = f.optional("otlp", OTLP.doc, OTLP);
     let limits = f.optional("limits", LIMITS.doc, LIMITS);
-    Some(EdgeDraft { tls, proxy_protocol, access_log, limits: limits.unwrap_or_default() })
+    Some(EdgeDraft { tls, proxy_protocol, access_log, otlp, limits: limits.unwrap_or_default() })
 }
 
 const TLS: Object<TlsDraft> = Object { doc: "TLS to clients.", read: tls };

@@ -25,7 +25,7 @@ pub(crate) fn gateway(args: &GatewayArgs, call: &Call) -> Result<u8, Failure> {
     }
     log_to_stderr();
     let workers = args.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let options = AloneOptions { listen: args.listen, workers };
+    let options = AloneOptions { listen: args.listen, workers, admin: args.admin, otlp: call.otlp() };
     let reread = || {
         call.load(&args.stack).map_err(|failure| {
             failure.print(call.output);
@@ -45,6 +45,9 @@ fn gateway_failure(error: &AloneError) -> Failure {
         AloneError::Listen { address, .. } => Failure::input("the gateway cannot start").because(error).hint(
             format!("who listens there: ss -ltnp 'sport = :{}'; another address: --listen", address.port()),
         ),
+        AloneError::Admin { .. } => {
+            Failure::input("the gateway cannot start").because(error).hint("choose another address: --admin")
+        }
         _ => Failure::because_of("the gateway cannot start", error),
     }
 }
@@ -56,16 +59,26 @@ struct Said<'a> {
 }
 
 impl AloneObserver for Said<'_> {
-    fn listens(&self, at: &[(String, SocketAddr)]) {
+    fn listens(&self, at: &[(String, SocketAddr)], admin: Option<SocketAddr>) {
         if self.json {
             let all: std::collections::BTreeMap<_, _> =
                 at.iter().map(|(name, address)| (name, address)).collect();
-            self.call.output.data(&format!("{}\n", serde_json::json!({ "listens": all })));
+            let told = serde_json::json!({ "listens": all, "admin": admin });
+            self.call.output.data(&format!("{told}\n"));
             return;
         }
         for (name, address) in at {
             self.call.output.note(format!("{name} at {address}"));
         }
+        self.call.output.note(match admin {
+            Some(address) if address.ip().is_loopback() => {
+                format!("metrics at http://{address}/metrics; why-request: --gateway http://{address}")
+            }
+            Some(address) => {
+                format!("metrics at http://{address}/metrics; requests are told at loopback addresses only")
+            }
+            None => "metrics and why-request: with --admin 127.0.0.1:9464".to_owned(),
+        });
         self.call.output.note("Ctrl-C ends it; SIGHUP reads the stack again");
     }
 

@@ -14,7 +14,7 @@ pub(crate) mod why;
 
 use std::path::Path;
 
-use standfast_model::Stack;
+use standfast_model::{Otlp, Stack};
 
 use crate::failure::Failure;
 use crate::output::Output;
@@ -54,6 +54,14 @@ impl Call {
         } else {
             found.to_string()
         }
+    }
+
+    /// Where spans go when the stack says nothing of that: what the environment says, if it can be done.
+    pub(crate) fn otlp(&self) -> Option<Otlp> {
+        standfast_node::otlp_of(&self.surroundings.variables).unwrap_or_else(|why| {
+            self.output.note(format!("no spans are sent: {why}"));
+            None
+        })
     }
 
     /// A runtime for commands that talk to running processes.

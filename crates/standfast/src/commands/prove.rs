@@ -145,6 +145,8 @@ async fn run(stack: &Stack, args: &ProveArgs, stop: &Stop, call: &Call) -> Resul
         state_dir: scratch.0.clone(),
         executable: call.surroundings.executable.clone(),
         public: ([127, 0, 0, 1], 0).into(),
+        metrics: None,
+        otlp: None,
         environment: call.surroundings.variables.clone(),
         scratch: Some(Scratch { lease: LEASE }),
         plant: plant(args),

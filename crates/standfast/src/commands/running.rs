@@ -132,6 +132,9 @@ pub(crate) fn admin_failure(what: &str, error: &AdminError) -> Failure {
             }
             failure
         }
+        AdminError::NoGateway { .. } => Failure::input(what)
+            .because(error)
+            .hint("the address is what `standfast gateway --admin` was given"),
         AdminError::Unreachable { .. } => Failure::because_of(what, error)
             .hint("standfast logs shows what the services print; try again in a second"),
     }

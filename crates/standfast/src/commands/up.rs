@@ -66,6 +66,8 @@ async fn start(place: &Place, args: &UpArgs, attached: bool, call: &Call) -> Res
         state_dir: place.state_dir.clone(),
         executable: call.surroundings.executable.clone(),
         public: args.listen,
+        metrics: args.metrics,
+        otlp: call.otlp(),
         environment: call.surroundings.variables.clone(),
         scratch: None,
         plant: None,
@@ -81,6 +83,9 @@ async fn start(place: &Place, args: &UpArgs, attached: bool, call: &Call) -> Res
         let changes = plan.changes.len();
         drop(progress);
         call.output.note(format!("stack `{}` runs already: attached", place.stack.name));
+        if args.metrics.is_some() {
+            call.output.note("--metrics has no effect: it is for the start");
+        }
         if changes > 0 {
             let hint = format!("standfast plan {}", place.named);
             call.output

@@ -1,20 +1,20 @@
 //! `why-request`: why a request got its answer.
 
-use standfast_node::{AdminError, RequestFilter, RequestRecord};
+use standfast_node::{AdminError, GatewayClient, RequestFilter, RequestRecord};
+use standfast_runtime::{Clock, Net};
 
 use super::Call;
-use super::running::admin_failure;
+use super::running::{Place, admin_failure};
 use crate::args::{StackArgs, WhyArgs};
 use crate::exit;
 use crate::failure::Failure;
 
 /// Tells the story of one request, or of the newest ones.
 pub(crate) fn why(args: &WhyArgs, call: &Call) -> Result<u8, Failure> {
-    let place = call.place(&StackArgs { stack: args.stack.clone(), state: args.state.clone() })?;
+    let source = Source::of(args, call)?;
     let records = call.block_on(async {
-        let (running, _) = place.running().await?;
         let found = match &args.id {
-            Some(id) => running.node.why(id).await.map(|record| vec![record]),
+            Some(id) => source.why(id).await?.map(|record| vec![record]),
             None => {
                 let filter = RequestFilter {
                     service: args.service.clone(),
@@ -22,7 +22,7 @@ pub(crate) fn why(args: &WhyArgs, call: &Call) -> Result<u8, Failure> {
                     is_marked: args.status.is_none(),
                     ..RequestFilter::default()
                 };
-                running.node.recent(args.limit, &filter).await
+                source.recent(args.limit, &filter).await?
             }
         };
         found.map_err(|error| match &error {
@@ -31,6 +31,7 @@ pub(crate) fn why(args: &WhyArgs, call: &Call) -> Result<u8, Failure> {
                     "remembered are requests that failed, were repeated, hedged, shed or slow, and one in 1,024 of the rest, until newer ones take their place; the newest: standfast why-request",
                 )
             }
+            AdminError::NoGateway { .. } => admin_failure("the gateway does not answer", &error),
             _ => admin_failure("the node does not answer", &error),
         })
     })?;
@@ -47,4 +48,45 @@ pub(crate) fn why(args: &WhyArgs, call: &Call) -> Result<u8, Failure> {
         call.output.data(&format!("{}\n", told.join("\n\n")));
     }
     Ok(exit::DONE)
+}
+
+/// Who is asked.
+enum Source {
+    /// The node of a stack that runs.
+    Node(Box<Place>),
+    /// A gateway by itself.
+    Gateway(GatewayClient),
+}
+
+impl Source {
+    fn of(args: &WhyArgs, call: &Call) -> Result<Self, Failure> {
+        let Some(address) = &args.gateway else {
+            let place = call.place(&StackArgs { stack: args.stack.clone(), state: args.state.clone() })?;
+            return Ok(Self::Node(Box::new(place)));
+        };
+        let client = GatewayClient::new(address, Net::real(), Clock::system());
+        let failure = |why| {
+            Failure::input(format!("`{address}` is no address of a gateway"))
+                .hint(format!("{why}, as in --gateway http://127.0.0.1:9464"))
+        };
+        client.map(Self::Gateway).map_err(failure)
+    }
+
+    async fn why(&self, id: &str) -> Result<Result<RequestRecord, AdminError>, Failure> {
+        Ok(match self {
+            Self::Node(place) => place.running().await?.0.node.why(id).await,
+            Self::Gateway(gateway) => gateway.why(id).await,
+        })
+    }
+
+    async fn recent(
+        &self,
+        limit: usize,
+        filter: &RequestFilter,
+    ) -> Result<Result<Vec<RequestRecord>, AdminError>, Failure> {
+        Ok(match self {
+            Self::Node(place) => place.running().await?.0.node.recent(limit, filter).await,
+            Self::Gateway(gateway) => gateway.recent(limit, filter).await,
+        })
+    }
 }
