@@ -9,7 +9,7 @@ use std::time::Duration;
 use standfast_model::{Instance, ServiceName};
 
 use crate::histogram::{Exemplar, Histogram};
-use crate::stats::{Answered, EndpointStats, ServiceStats, Stats};
+use crate::stats::{Answered, EndpointStats, KeptStats, ServiceStats, Stats};
 
 const PREFIX: &str = "standfast_gateway";
 
@@ -43,6 +43,7 @@ impl Exposition {
         of_gateway(&mut page, stats);
         refusals(&mut page, stats);
         of_services(&mut page, stats);
+        of_kept_answers(&mut page, stats);
         of_admission(&mut page, stats);
         of_replicas(&mut page, stats);
         if self == Self::OpenMetrics {
@@ -183,6 +184,28 @@ fn of_services(page: &mut Page, stats: &Stats) {
         "Further attempts that the retry budget would pay for.",
         |service| service.budget_left_thousandths as f64 / 1e3,
     );
+}
+
+fn of_kept_answers(page: &mut Page, stats: &Stats) {
+    page.family(
+        "kept_answers_total",
+        Kind::Counter,
+        "Requests with a key where answers are kept, by what became of them or their answers.",
+    );
+    let keeping = stats.services.iter().filter(|(_, service)| service.kept != KeptStats::default());
+    for (name, service) in keeping {
+        let kept = &service.kept;
+        for (outcome, count) in [
+            ("kept", kept.kept),
+            ("replayed", kept.replayed),
+            ("waited", kept.waited),
+            ("evicted", kept.evicted),
+            ("no_room", kept.no_room),
+            ("gone_on", kept.gone_on),
+        ] {
+            page.sample("kept_answers_total", &[("service", name.as_str()), ("outcome", outcome)], count);
+        }
+    }
 }
 
 fn of_admission(page: &mut Page, stats: &Stats) {

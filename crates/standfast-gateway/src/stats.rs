@@ -18,7 +18,7 @@ use crate::histogram::{Histogram, Lengths};
 use crate::spans;
 
 /// What requests and connections can be refused for; any other word is counted as the last.
-const REASONS: [&str; 15] = [
+const REASONS: [&str; 20] = [
     "bad-request",
     "head-too-large",
     "body-too-large",
@@ -31,6 +31,11 @@ const REASONS: [&str; 15] = [
     "route-full",
     "deadline",
     "replica-broke-off",
+    "no-websocket",
+    "key-reused",
+    "key-in-use",
+    "injected-fault",
+    "bad-fault-token",
     TOO_MANY_CONNECTIONS,
     BAD_PROXY_HEADER,
     "other",
