@@ -32,14 +32,14 @@ const LAST_MAX: Duration = Duration::from_secs(2);
 
 /// Sends what comes until the queue's other end is dropped, or a stop is asked for; then what waits is sent once, within two seconds.
 pub async fn export_spans(
-    mut queue: SpanQueue,
+    queue: SpanQueue,
     endpoint: OtlpEndpoint,
     sender: Sender,
     net: Net,
     clock: Clock,
     stop: Stop,
 ) {
-    let mut exporter = Exporter {
+    let exporter = Exporter {
         http: Client::with_answer_limit(net, clock, ANSWER_BYTES_MAX),
         endpoint,
         sender,
@@ -50,31 +50,14 @@ pub async fn export_spans(
         clock,
         stop: stop.clone(),
     };
-    let mut batch = Vec::new();
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.requested() => break,
-            count = queue.queue.recv_many(&mut batch, BATCH_MAX) => if count == 0 { return },
-        }
-        if batch.len() < BATCH_MAX {
-            let _stop_or_over = clock.timeout(GATHER, stop.requested()).await;
-            top_up(&mut queue, &mut batch);
-        }
-        exporter.deliver(std::mem::take(&mut batch)).await;
-    }
-    queue.queue.close();
-    let last = async {
-        loop {
-            top_up(&mut queue, &mut batch);
-            if batch.is_empty() {
-                return;
-            }
-            exporter.deliver(std::mem::take(&mut batch)).await;
-        }
+    let is_over = async {
+        stop.requested().await;
+        clock.sleep(LAST_MAX).await;
     };
-    if clock.timeout(LAST_MAX, last).await.is_err() {
-        tracing::warn!("the last spans were not sent: the collector takes too long");
+    tokio::select! {
+        biased;
+        () = exporter.run(queue) => {}
+        () = is_over => tracing::warn!("the last spans were not sent: the collector takes too long"),
     }
 }
 
@@ -109,6 +92,30 @@ enum Trouble {
 }
 
 impl Exporter {
+    async fn run(mut self, mut queue: SpanQueue) {
+        let mut batch = Vec::new();
+        while !self.stop.is_requested() {
+            tokio::select! {
+                biased;
+                () = self.stop.requested() => break,
+                count = queue.queue.recv_many(&mut batch, BATCH_MAX) => if count == 0 { return },
+            }
+            if batch.len() < BATCH_MAX {
+                let _stop_or_over = self.clock.timeout(GATHER, self.stop.requested()).await;
+                top_up(&mut queue, &mut batch);
+            }
+            self.deliver(std::mem::take(&mut batch)).await;
+        }
+        queue.queue.close();
+        loop {
+            top_up(&mut queue, &mut batch);
+            if batch.is_empty() {
+                return;
+            }
+            self.deliver(std::mem::take(&mut batch)).await;
+        }
+    }
+
     /// Has a batch taken, or counts it as lost.
     async fn deliver(&mut self, batch: Vec<RequestSpans>) {
         let count: u64 = batch.iter().map(RequestSpans::count).sum();

@@ -26,7 +26,9 @@ const BUCKETS: usize = BOUNDS_MICROS.len() + 1;
 /// Counts by length, as they are read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Histogram {
-    /// Per bucket, the shortest first; the last is of all that no bound holds. Empty when nothing was added up.
+    /// Per bucket, the shortest first; the last is of all that no bound holds. Empty when nothing was added up. As JSON: the buckets that
+    /// hold any, each with its upper bound in milliseconds.
+    #[serde(rename = "buckets", serialize_with = "only_used")]
     pub counts: Vec<u64>,
     /// The sum of all lengths.
     #[serde(rename = "sum_ms", serialize_with = "millis")]
@@ -58,6 +60,18 @@ impl Histogram {
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
+}
+
+fn only_used<S: Serializer>(counts: &[u64], serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Bucket {
+        /// `None` for the last.
+        up_to_ms: Option<f64>,
+        count: u64,
+    }
+    let bounds = Histogram::bounds().map(|bound| Some(bound.as_secs_f64() * 1e3)).chain([None]);
+    let buckets = bounds.zip(counts).map(|(up_to_ms, count)| Bucket { up_to_ms, count: *count });
+    serializer.collect_seq(buckets.filter(|bucket| bucket.count > 0))
 }
 
 fn no_exemplars(exemplars: &[Option<Exemplar>]) -> bool {

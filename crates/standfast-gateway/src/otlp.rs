@@ -69,11 +69,13 @@ fn of_request(request: &RequestSpans) -> Value {
     let remote = if parent.is_some() { HAS_IS_REMOTE | IS_REMOTE } else { HAS_IS_REMOTE };
     let mut span = span(request, trace.span_id, *parent, remote, SERVER, &name);
     times(&mut span, record.at, 0.0, record.took_ms);
+    let (host, port) = host_and_port(&request.host);
     let (version, error) = (request.protocol.trim_start_matches("HTTP/"), error_of_request(record));
     let attributes = [
         Some(text("http.request.method", &record.method)),
         Some(text("url.path", &record.path)),
-        Some(text("server.address", &request.host)),
+        Some(text("server.address", host)),
+        port.map(|port| number("server.port", port)),
         Some(text("client.address", &record.client.to_string())),
         Some(text("network.protocol.version", version.trim_end_matches(".0"))),
         record.route.as_deref().map(|route| text("http.route", route)),
@@ -88,6 +90,15 @@ fn of_request(request: &RequestSpans) -> Value {
         Some(fraction("standfast.waited_ms", record.waited_ms)),
     ];
     finish(span, attributes.into_iter().flatten().collect(), error)
+}
+
+/// `Host` in its parts.
+fn host_and_port(authority: &str) -> (&str, Option<u64>) {
+    let parts = authority.rsplit_once(':').filter(|(host, _)| !host.contains(':') || host.ends_with(']'));
+    match parts.map(|(host, port)| (host, port.parse())) {
+        Some((host, Ok(port))) => (host, Some(port)),
+        _ => (authority, None),
+    }
 }
 
 /// The span of one attempt: until the head of the replica's answer.
@@ -182,6 +193,15 @@ fn fraction(key: &str, value: f64) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_is_told_without_its_port() {
+        assert_eq!(host_and_port("shop.test:8080"), ("shop.test", Some(8_080)));
+        assert_eq!(host_and_port("[fd00::1]:80"), ("[fd00::1]", Some(80)));
+        for alone in ["shop.test", "[fd00::1]", "shop.test:", ""] {
+            assert_eq!(host_and_port(alone), (alone, None));
+        }
+    }
 
     #[test]
     fn what_a_collector_refused_is_read_from_its_answer() {
