@@ -506,7 +506,8 @@ async fn over_h1(call: &Call, outgoing: &Outgoing, in_flight: InFlight, connect_
         let opened = match pooled {
             Some(connected) => Some(connected),
             None => {
-                let opening = Connected::open(worker.net, endpoint.address, &worker.buffers);
+                let transport = call.service.transport();
+                let opening = Connected::open(transport, worker.net, endpoint.address, &worker.buffers);
                 open(call, &in_flight, connect_max, opening).await
             }
         };
@@ -552,7 +553,8 @@ async fn over_h2(call: &Call, outgoing: &Outgoing, in_flight: InFlight, connect_
         let opened = match shared {
             Some(connection) => Some(connection),
             None => {
-                let opening = Multiplexed::open(worker.net, endpoint.address);
+                let transport = call.service.transport();
+                let opening = Multiplexed::open(transport, worker.net, endpoint.address);
                 open(call, &in_flight, connect_max, opening).await.map(|(connection, driver)| {
                     worker.spawn(driver);
                     endpoint.h2.add(connection.clone());

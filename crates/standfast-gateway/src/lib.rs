@@ -87,6 +87,7 @@ pub use snapshot::{Endpoint, EndpointState, Pool, Snapshot};
 pub use spans::{Counts as SpanCounts, SpanQueue, Spans};
 pub use stats::{Answered, EndpointStats, KeptStats, ServiceStats, Stats};
 pub use tls::{ReadFile, TlsError, tls_config};
+pub use upstream::transport::ReplicaTlsConfig;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub use wire::fuzz_http;

@@ -150,7 +150,7 @@ async fn speak(worker: Rc<Worker>, stream: TcpStream, client: Rc<Client>) {
         client.activity.ends();
         client.certificate.set(kept::certificate(stream.get_ref().1));
         let speaks_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        (Stream::Tls(Box::new(stream)), Some(speaks_h2))
+        (Stream::Tls(Box::new(stream.into())), Some(speaks_h2))
     } else {
         (Stream::Tcp(stream), None)
     };

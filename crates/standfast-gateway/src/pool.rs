@@ -22,6 +22,7 @@ use crate::snapshot::{self, EndpointState};
 use crate::stats::{EndpointCounters, ServiceCounters};
 use crate::upstream::h1::Connected;
 use crate::upstream::h2::Connections;
+use crate::upstream::transport::Transport;
 
 /// Hedging earlier than this would be about the machine's noise.
 const HEDGE_MIN: Duration = Duration::from_millis(2);
@@ -98,16 +99,21 @@ impl Endpoint {
         self.state.set(state);
         self.counters.is_ready.set(u64::from(self.is_ready()));
         if state == EndpointState::Draining {
-            self.idle.borrow_mut().clear();
-            self.h2.clear();
+            self.let_go();
         }
+    }
+
+    /// Gives up the connections that are not in use, and the others with their last request.
+    fn let_go(&self) {
+        self.idle.borrow_mut().clear();
+        self.h2.clear();
     }
 
     /// A connection that is not in use, if there is one.
     pub(crate) fn take_idle(&self, now: Stamp) -> Option<Box<Connected>> {
         let mut idle = self.idle.borrow_mut();
-        while let Some(connected) = idle.pop() {
-            if now.since(connected.idle_since) <= self.idle_limits.idle_max && connected.is_reusable() {
+        while let Some(mut connected) = idle.pop() {
+            if now.since(connected.idle_since) <= self.idle_limits.idle_max && connected.is_still_reusable() {
                 return Some(connected);
             }
         }
@@ -129,7 +135,7 @@ impl Endpoint {
         let limit = self.idle_limits.idle_max;
         self.idle
             .borrow_mut()
-            .retain(|connected| now.since(connected.idle_since) <= limit && connected.is_reusable());
+            .retain_mut(|connected| now.since(connected.idle_since) <= limit && connected.is_reusable());
         self.h2.sweep();
         let is_in = [self.health.get().standing(now), self.gray.get().standing(now)] == [Standing::In; 2];
         self.counters.is_left_out.set(u64::from(!is_in));
@@ -271,6 +277,7 @@ impl Drop for InFlight {
 pub(crate) struct Service {
     pub(crate) name: ServiceName,
     pub(crate) policy: RefCell<Traffic>,
+    transport: RefCell<Transport>,
     endpoints: RefCell<Rc<[Rc<Endpoint>]>>,
     budget: Cell<Budget>,
     pub(crate) door: Door,
@@ -305,6 +312,7 @@ impl Service {
         Rc::new(Self {
             name,
             policy: RefCell::default(),
+            transport: RefCell::default(),
             endpoints: RefCell::new(Rc::new([])),
             budget: Cell::new(Budget::starting(now)),
             door: Door::new(workers, now),
@@ -348,6 +356,22 @@ impl Service {
             new.iter().map(|endpoint| (endpoint.instance.clone(), Arc::clone(&endpoint.counters))).collect();
         *self.endpoints.borrow_mut() = new.into();
         self.tell_door(clock.now());
+    }
+
+    /// How connections to its replicas are opened.
+    pub(crate) fn transport(&self) -> Transport {
+        self.transport.borrow().clone()
+    }
+
+    /// Opens connections in another way from now on. Those that are there serve what they are serving.
+    pub(crate) fn take_transport(&self, transport: Transport) {
+        if self.transport.borrow().is_same(&transport) {
+            return;
+        }
+        *self.transport.borrow_mut() = transport;
+        for endpoint in self.endpoints().iter() {
+            endpoint.let_go();
+        }
     }
 
     /// Lets the door know how many replicas carry requests.

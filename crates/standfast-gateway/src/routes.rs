@@ -1,6 +1,7 @@
 //! Which rule a request from outside falls under. Pure.
 //!
-//! Of the routes whose conditions are all met the most specific one wins, as the Gateway API orders them: a host that is written
+//! Of the routes whose conditions are all met the most specific one wins. A route for the request's scheme comes before all that name
+//! none: so it is with a listener's own routes. Then as the Gateway API orders them: a host that is written
 //! out, the longest host with a `*`, any host; of the same host an exact path, the longest prefix, a regular expression; of the
 //! same path one with a method, more header fields, more query parameters; and then the one that was written first. When no
 //! route of a host fits, those of less specific hosts are asked.
@@ -42,6 +43,16 @@ pub(crate) trait RequestView {
 pub(crate) struct RouteTable<T> {
     /// In the order of the snapshot, so that a rule's place is its index.
     rules: Vec<Rule<T>>,
+    /// Those for either scheme.
+    either: Hosts,
+    http: Hosts,
+    https: Hosts,
+}
+
+/// The rules of one scheme, by their hosts.
+#[derive(Debug, Default)]
+struct Hosts {
+    has_any: bool,
     by_host: HashMap<Box<str>, HostRules>,
     /// By what follows `*.`.
     by_suffix: HashMap<Box<str>, HostRules>,
@@ -114,10 +125,9 @@ impl<T> RouteTable<T> {
     pub(crate) fn new(routes: &[Route], mut resolve: impl FnMut(&ServiceName) -> T) -> Self {
         let mut table = Self {
             rules: Vec::with_capacity(routes.len()),
-            by_host: HashMap::new(),
-            by_suffix: HashMap::new(),
-            suffix_labels_max: 0,
-            any_host: HostRules::default(),
+            either: Hosts::default(),
+            http: Hosts::default(),
+            https: Hosts::default(),
         };
         for (index, route) in routes.iter().enumerate() {
             table.rules.push(Rule::new(index, route, &mut resolve));
@@ -125,11 +135,39 @@ impl<T> RouteTable<T> {
         let mut order: Vec<usize> = (0..routes.len()).collect();
         order.sort_by_key(|index| table.rules[*index].rank());
         for index in order {
-            table.of_host(routes[index].host.as_deref()).take(&routes[index].path, index);
+            let hosts = match routes[index].scheme.as_deref() {
+                None => &mut table.either,
+                Some("https") => &mut table.https,
+                Some(_) => &mut table.http,
+            };
+            hosts.has_any = true;
+            hosts.of_host(routes[index].host.as_deref()).take(&routes[index].path, index);
         }
-        let hosts = table.by_host.values_mut().chain(table.by_suffix.values_mut());
-        hosts.chain([&mut table.any_host]).for_each(HostRules::link);
+        [&mut table.either, &mut table.http, &mut table.https].into_iter().for_each(Hosts::link);
         table
+    }
+
+    /// The rule for a request that came by a scheme; `None` also for a path that [`path::check_path`] refuses.
+    pub(crate) fn find(&self, scheme: &str, view: &impl RequestView) -> Option<&Rule<T>> {
+        let reading = Reading::of(view.path())?;
+        let mut buffer = [0; HOST_BYTES_MAX];
+        let host = lower_host(view.host(), &mut buffer).unwrap_or_default();
+        let own = if scheme == "https" { &self.https } else { &self.http };
+        let fits = |index: usize| self.rules.get(index).is_some_and(|rule| rule.fits(view));
+        let index = own.find(host, &reading, &fits).or_else(|| self.either.find(host, &reading, &fits))?;
+        self.rules.get(index)
+    }
+
+    /// All rules, in the order of the snapshot.
+    pub(crate) fn rules(&self) -> &[Rule<T>] {
+        &self.rules
+    }
+}
+
+impl Hosts {
+    fn link(&mut self) {
+        let hosts = self.by_host.values_mut().chain(self.by_suffix.values_mut());
+        hosts.chain([&mut self.any_host]).for_each(HostRules::link);
     }
 
     fn of_host(&mut self, host: Option<&str>) -> &mut HostRules {
@@ -144,20 +182,23 @@ impl<T> RouteTable<T> {
         }
     }
 
-    /// The rule for a request; `None` also for a path that [`path::check_path`] refuses.
-    pub(crate) fn find(&self, view: &impl RequestView) -> Option<&Rule<T>> {
-        let reading = Reading::of(view.path())?;
-        let mut buffer = [0; HOST_BYTES_MAX];
-        let host = lower_host(view.host(), &mut buffer).unwrap_or_default();
-        let exact =
-            self.by_host.get(host).and_then(|rules| rules.find(&reading, |rule| self.fits(rule, view)));
-        let index = exact
-            .or_else(|| self.find_by_suffix(host, &reading, view))
-            .or_else(|| self.any_host.find(&reading, |rule| self.fits(rule, view)))?;
-        self.rules.get(index)
+    /// The first rule whose conditions are all met; `fits` holds a request against all but host and path.
+    fn find(&self, host: &str, reading: &Reading<'_>, fits: &impl Fn(usize) -> bool) -> Option<usize> {
+        if !self.has_any {
+            return None;
+        }
+        let exact = self.by_host.get(host).and_then(|rules| rules.find(reading, fits));
+        exact
+            .or_else(|| self.find_by_suffix(host, reading, fits))
+            .or_else(|| self.any_host.find(reading, fits))
     }
 
-    fn find_by_suffix(&self, host: &str, reading: &Reading<'_>, view: &impl RequestView) -> Option<usize> {
+    fn find_by_suffix(
+        &self,
+        host: &str,
+        reading: &Reading<'_>,
+        fits: &impl Fn(usize) -> bool,
+    ) -> Option<usize> {
         if self.by_suffix.is_empty() {
             return None;
         }
@@ -170,22 +211,12 @@ impl<T> RouteTable<T> {
                 continue;
             }
             let rules = self.by_suffix.get(suffix);
-            let found = rules.and_then(|rules| rules.find(reading, |rule| self.fits(rule, view)));
+            let found = rules.and_then(|rules| rules.find(reading, fits));
             if found.is_some() {
                 return found;
             }
         }
         None
-    }
-
-    /// Whether all conditions but those for host and path are met.
-    fn fits(&self, index: usize, view: &impl RequestView) -> bool {
-        self.rules.get(index).is_some_and(|rule| rule.fits(view))
-    }
-
-    /// All rules, in the order of the snapshot.
-    pub(crate) fn rules(&self) -> &[Rule<T>] {
-        &self.rules
     }
 }
 
@@ -226,7 +257,7 @@ impl HostRules {
         }
     }
 
-    fn find(&self, reading: &Reading<'_>, mut fits: impl FnMut(usize) -> bool) -> Option<usize> {
+    fn find(&self, reading: &Reading<'_>, fits: &impl Fn(usize) -> bool) -> Option<usize> {
         let path: &str = &reading.path;
         if let Some(rules) = self.exact.get(path)
             && let Some(found) = rules.iter().copied().find(|rule| fits(*rule))
@@ -328,6 +359,10 @@ impl<T> Rule<T> {
 /// A route's host and path, with what sets it apart from others of the same path.
 fn name(route: &Route) -> String {
     let mut name = route.method.as_ref().map(|method| format!("{method} ")).unwrap_or_default();
+    if let Some(scheme) = &route.scheme {
+        name.push_str(scheme);
+        name.push_str("://");
+    }
     name.push_str(route.host.as_deref().unwrap_or("*"));
     name.push_str(match &route.path {
         PathMatch::Prefix(_) => "",

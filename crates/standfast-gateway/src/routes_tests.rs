@@ -61,7 +61,7 @@ fn exactly(name: &str, value: &str) -> FieldMatch {
 
 fn asked(routes: &[Route], asked: &Asked) -> Option<String> {
     let table = RouteTable::new(routes, ToString::to_string);
-    table.find(asked)?.pick(&mut Rng::seeded(1)).cloned()
+    table.find("http", asked)?.pick(&mut Rng::seeded(1)).cloned()
 }
 
 fn found(routes: &[Route], host: &str, target: &str) -> Option<String> {
@@ -250,7 +250,7 @@ fn requests_are_shared_by_weight() {
     let target = |service: &str, weight| Target { service: service.parse().unwrap(), weight };
     let shared = vec![target("a", 3), target("off", 0), target("b", 1)];
     let table = RouteTable::new(&[Route::prefix("/", shared)], ToString::to_string);
-    let rule = table.find(&Asked::new("GET", "x", "/")).unwrap();
+    let rule = table.find("http", &Asked::new("GET", "x", "/")).unwrap();
     assert_eq!(rule.targets().collect::<Vec<_>>(), ["a", "b"]);
     let mut rng = Rng::seeded(5);
     let a = (0..4_000).filter(|_| rule.pick(&mut rng).unwrap() == "a").count();
@@ -283,6 +283,35 @@ fn a_rule_tells_what_its_route_says_and_keeps_its_place_without_targets() {
     assert_eq!(*full.rate_limits, [limit]);
     assert_eq!(full.mirror(&mut Rng::seeded(1)).map(String::as_str), Some("copy"));
     assert_eq!(none.mirror(&mut Rng::seeded(1)), None);
-    let asked = table.find(&Asked::new("GET", "b.a.test", "/x/1")).unwrap();
+    let asked = table.find("http", &Asked::new("GET", "b.a.test", "/x/1")).unwrap();
     assert_eq!(asked.index, 0);
+}
+
+#[test]
+fn a_route_for_the_scheme_comes_before_all_that_name_none() {
+    let of = |scheme: &str, host, path, service| Route {
+        scheme: Some(scheme.into()),
+        ..route(host, path, service)
+    };
+    let routes = [
+        route(None, "/", "up"),
+        route(Some("shop.test"), "/deep/er", "shop"),
+        of("http", None, "/", "redirect"),
+        of("http", None, "/.well-known/acme-challenge", "acme"),
+        of("https", Some("shop.test"), "/secret", "secret"),
+    ];
+    let table = RouteTable::new(&routes, ToString::to_string);
+    for (scheme, host, path, service) in [
+        ("http", "shop.test", "/deep/er", "redirect"),
+        ("http", "other.test", "/", "redirect"),
+        ("http", "shop.test", "/.well-known/acme-challenge/x", "acme"),
+        ("http", "shop.test", "/secret", "redirect"),
+        ("https", "shop.test", "/secret", "secret"),
+        ("https", "shop.test", "/deep/er", "shop"),
+        ("https", "other.test", "/secret", "up"),
+    ] {
+        let rule = table.find(scheme, &Asked::new("GET", host, path)).unwrap();
+        assert_eq!(rule.pick(&mut Rng::seeded(1)).unwrap(), service, "{scheme}://{host}{path}");
+    }
+    assert_eq!(&*table.rules()[2].name, "http://*/");
 }

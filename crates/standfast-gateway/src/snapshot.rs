@@ -20,6 +20,8 @@ pub struct Snapshot {
     pub edge: Option<Edge>,
     /// What [`crate::tls_config`] made of the edge's certificates; without it, TLS listeners close what they accept.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// What [`crate::ReplicaTlsConfig`] made of the services' `traffic.tls`; a service that wants TLS and has nothing here is not reached.
+    pub replica_tls: BTreeMap<ServiceName, Arc<crate::ReplicaTlsConfig>>,
     /// Where requests are written down.
     pub access_log: Option<Arc<crate::AccessLog>>,
     /// Where spans go, and which traces are sampled.

@@ -47,7 +47,8 @@ pub(crate) async fn serve(
             continue;
         };
         let in_flight = InFlight::new(&service, &endpoint, now);
-        let connecting = worker.net.connect_tcp(endpoint.address);
+        let transport = service.transport();
+        let connecting = transport.open(worker.net, endpoint.address);
         let limit = worker.limits.get().connect_max;
         let connected = worker.clock.timeout(limit, connecting).await;
         let took = worker.clock.now().since(now);

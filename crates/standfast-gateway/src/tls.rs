@@ -23,6 +23,17 @@ pub enum TlsError {
         /// Why not.
         why: String,
     },
+    /// A name is none that a certificate can be for.
+    #[error("`{name}` is neither a host name nor an IP address")]
+    Name {
+        /// Which.
+        name: String,
+    },
+    /// Nobody is believed.
+    #[error(
+        "no certificate authorities are known to this machine; install them, or name a file: `traffic.tls.ca`"
+    )]
+    NoAuthorities,
     /// The parts do not fit together.
     #[error("the TLS settings cannot be used")]
     Settings(#[from] rustls::Error),
@@ -72,15 +83,15 @@ pub fn tls_config(tls: &Tls, read: ReadFile<'_>) -> Result<Arc<ServerConfig>, Tl
     Ok(Arc::new(config))
 }
 
-fn bad(path: &Path, why: &impl std::fmt::Display) -> TlsError {
+pub(crate) fn bad(path: &Path, why: &impl std::fmt::Display) -> TlsError {
     TlsError::File { path: path.to_owned(), why: why.to_string() }
 }
 
-fn read_file(path: &Path, read: ReadFile<'_>) -> Result<Vec<u8>, TlsError> {
+pub(crate) fn read_file(path: &Path, read: ReadFile<'_>) -> Result<Vec<u8>, TlsError> {
     read(path).map_err(|error| bad(path, &error))
 }
 
-fn chain(path: &Path, read: ReadFile<'_>) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(crate) fn chain(path: &Path, read: ReadFile<'_>) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let bytes = read_file(path, read)?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     match chain {

@@ -91,7 +91,7 @@ impl RouteStates {
                 let key = format!(
                     "{:?}",
                     (
-                        &route.host,
+                        (&route.scheme, &route.host),
                         &route.path,
                         &route.method,
                         &route.headers,

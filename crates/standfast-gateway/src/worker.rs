@@ -27,6 +27,7 @@ use crate::snapshot::{Pool, Snapshot};
 use crate::spans::RequestSpans;
 use crate::stats::WorkerCounters;
 use crate::upstream::h1::Connected;
+use crate::upstream::transport::Transport;
 use crate::view::{RouteStates, Routed, View};
 use crate::wire::{BufferPool, RequestHead};
 
@@ -322,7 +323,11 @@ impl Worker {
             return Ok(Routed::to_service(Rc::clone(found), zone));
         }
         path::check_path(head.path()).map_err(Refusal::BadRequest)?;
-        let rule = view.routes.as_ref().and_then(|routes| routes.find(head)).ok_or(Refusal::NoRoute)?;
+        let rule = view
+            .routes
+            .as_ref()
+            .and_then(|routes| routes.find(kind.scheme(), head))
+            .ok_or(Refusal::NoRoute)?;
         let index = rule.index;
         let picked = match kept::same_target(rule, head) {
             Some(hash) => rule.pick_by(hash),
@@ -408,6 +413,10 @@ impl Worker {
                 let service = known(name);
                 service.take(pool, idle_limits, self.clock);
                 service.kept.replace(self.kept.of(name, &pool.policy));
+                service.take_transport(Transport::new(
+                    pool.policy.tls.is_some(),
+                    snapshot.replica_tls.get(name),
+                ));
                 (name.clone(), service)
             })
             .collect();
@@ -516,7 +525,8 @@ impl Worker {
                 // Not again before this one is back.
                 health.probed(false, now.plus(PROBE_MAX));
                 endpoint.health.set(health);
-                self.spawn(probe(Rc::clone(endpoint), self.clock, self.net, Rc::clone(&self.buffers)));
+                let opening = (service.transport(), self.net, Rc::clone(&self.buffers));
+                self.spawn(probe(Rc::clone(endpoint), self.clock, opening));
             }
         }
     }
@@ -541,8 +551,10 @@ impl Worker {
     }
 }
 
-async fn probe(endpoint: Rc<Endpoint>, clock: Clock, net: Net, buffers: Rc<BufferPool>) {
-    let opened = clock.timeout(PROBE_MAX, Connected::open(net, endpoint.address, &buffers)).await;
+async fn probe(endpoint: Rc<Endpoint>, clock: Clock, opening: (Transport, Net, Rc<BufferPool>)) {
+    let (transport, net, buffers) = opening;
+    let opened = Connected::open(transport, net, endpoint.address, &buffers);
+    let opened = clock.timeout(PROBE_MAX, opened).await;
     let mut health = endpoint.health.get();
     match opened {
         Ok(Ok(connected)) => {

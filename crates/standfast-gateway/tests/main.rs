@@ -16,6 +16,7 @@ mod metrics;
 mod policies;
 mod proxy_protocol;
 mod replica;
+mod replica_tls;
 mod rig;
 mod routing;
 mod scrape;

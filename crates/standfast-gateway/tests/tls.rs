@@ -8,7 +8,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use standfast_gateway::{Config, Limits, ListenerKind, Snapshot, tls_config};
-use standfast_model::{Certificate, Tls};
+use standfast_model::{Certificate, Filters, Redirect, Route, Tls};
 use standfast_runtime::Net;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -34,7 +34,7 @@ pub(crate) fn settings(names: &[&str], client_ca: Option<&str>) -> Tls {
     Tls { port: 0, certificates: names.iter().map(of).collect(), client_ca: client_ca.map(file) }
 }
 
-fn server(names: &[&str], client_ca: Option<&str>) -> Arc<ServerConfig> {
+pub(crate) fn server(names: &[&str], client_ca: Option<&str>) -> Arc<ServerConfig> {
     tls_config(&settings(names, client_ca), &|path| std::fs::read(path)).unwrap()
 }
 
@@ -218,4 +218,27 @@ fn files_that_do_not_fit_are_named() {
     let missing = settings(&["missing"], None);
     assert!(error(&missing).contains("missing.pem"));
     assert!(error(&settings(&["shop"], Some("shop.key"))).contains("shop.key"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_by_http_is_sent_to_https() {
+    let replica = Replica::start().await;
+    let mut world = snapshot(endpoints(&[&replica]));
+    let redirect = Redirect { scheme: Some("https".into()), host: None, port: None, path: None, status: 301 };
+    world.routes.insert(
+        0,
+        Route {
+            scheme: Some("http".into()),
+            filters: Filters { redirect: Some(redirect), ..Filters::default() },
+            ..Route::prefix("/", Vec::new())
+        },
+    );
+    let plain = Rig::start(world.clone());
+    let answer = plain.client().await.get("/cart?item=1").await;
+    assert_eq!((answer.status, answer.header("location")), (301, Some("https://shop.test/cart?item=1")));
+    assert_eq!(replica.seen_count(), 0);
+    let rig = TlsRig::start(world);
+    let mut stream = rig.connect("shop.test", &[]).await.unwrap();
+    assert!(ask(&mut stream).await.unwrap().starts_with("HTTP/1.1 200"));
+    assert_eq!(replica.seen_count(), 1);
 }

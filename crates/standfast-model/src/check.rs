@@ -8,13 +8,13 @@ use crate::dotenv;
 use crate::id::{LoadName, ServiceName, StackName, ZoneName};
 use crate::keys::{
     BodyDraft, Draft, EdgeDraft, EntryDraft, ExperimentDraft, ExternalDraft, FAULT, LoadDraft, Section,
-    ServiceDraft, TlsDraft, Variable, fault_name,
+    ServiceDraft, TlsDraft, TrafficDraft, Variable, fault_name,
 };
 use crate::load::Reader;
 use crate::shape::{Context, Pairs, Referent, Shape};
 use crate::source::{At, Span, offset};
 use crate::stack::{Body, Build, Deploy, Experiment, Invariant, Load, PublishedPort, Service, Stack};
-use crate::traffic::{AccessLog, Certificate, Edge, External, Protocol, Tls};
+use crate::traffic::{AccessLog, Certificate, Edge, External, Protocol, ReplicaTls, Tls, Traffic};
 use crate::{routing, suggest, yaml};
 
 /// The zone of a stack that declares none.
@@ -40,7 +40,7 @@ pub(crate) fn check(draft: Draft, cx: &mut Context<'_>, mut reader: Reader<'_>) 
                 services.insert(name.clone(), service(name, *draft, cx, &mut reader));
             }
             Some(EntryDraft::External(draft)) => {
-                externals.insert(name.clone(), external(name, *draft));
+                externals.insert(name.clone(), external(name, *draft, cx, &mut reader));
             }
             None => {}
         }
@@ -129,8 +129,8 @@ fn resolve(
 /// Why a service that is there is not one that may be meant: what to say, and a hint.
 fn unfit(to: Referent, name: &str, entry: &EntryDraft) -> Option<(String, &'static str)> {
     let traffic = match entry {
-        EntryDraft::Own(draft) => &draft.traffic,
-        EntryDraft::External(draft) => &draft.traffic,
+        EntryDraft::Own(draft) => &draft.traffic.policy,
+        EntryDraft::External(draft) => &draft.traffic.policy,
     };
     match (to, entry) {
         (Referent::Dependency, EntryDraft::External(_)) => Some((
@@ -331,21 +331,51 @@ fn service(name: ServiceName, draft: ServiceDraft, cx: &mut Context<'_>, reader:
         },
         stop_grace_period: draft.stop_grace_period,
         ports: published(&draft.ports),
-        traffic: draft.traffic,
+        traffic: traffic(draft.traffic, None, cx, reader),
     }
+}
+
+/// How requests are treated, with files that can be read. The host is that of the addresses, where they have one in common.
+fn traffic(
+    draft: TrafficDraft,
+    host: Option<&str>,
+    cx: &mut Context<'_>,
+    reader: &mut Reader<'_>,
+) -> Traffic {
+    let Some(tls) = draft.tls else { return draft.policy };
+    let server_name = tls.server_name.or_else(|| host.map(str::to_owned));
+    if server_name.is_none() {
+        let message = "whom the certificate must be for is not known";
+        cx.reports.error_hint(tls.span, message, "add `server_name`");
+    }
+    let mut there = |path: At<String>| {
+        reader.reads(&path, cx);
+        reader.root.join(path.value)
+    };
+    let ca = tls.ca.map(&mut there);
+    let certificate = tls.certificate.map(|own| Certificate { cert: there(own.cert), key: there(own.key) });
+    let tls = ReplicaTls { server_name: server_name.unwrap_or_default(), ca, certificate };
+    Traffic { tls: Some(tls), ..draft.policy }
 }
 
 fn published(ports: &[At<u16>]) -> Vec<PublishedPort> {
     ports.iter().map(|port| PublishedPort { published: port.value }).collect()
 }
 
-fn external(name: ServiceName, draft: ExternalDraft) -> External {
+fn external(
+    name: ServiceName,
+    draft: ExternalDraft,
+    cx: &mut Context<'_>,
+    reader: &mut Reader<'_>,
+) -> External {
+    let first = draft.addresses.first().map(|address| address.host.clone());
+    let host = first.filter(|first| draft.addresses.iter().all(|address| address.host == *first));
     External {
         name,
         addresses: draft.addresses,
         ports: published(&draft.ports),
         healthcheck: draft.healthcheck,
-        traffic: draft.traffic,
+        traffic: traffic(draft.traffic, host.as_deref(), cx, reader),
     }
 }
 

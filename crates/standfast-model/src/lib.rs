@@ -46,6 +46,6 @@ pub use stamp::Stamp;
 pub use traffic::{
     AccessFormat, AccessLog, Balance, Certificate, Concurrency, Edge, EdgeLimits, External, ExternalAddress,
     FieldMatch, Filters, HashKey, HeaderChanges, KeepAnswers, Mirror, PathMatch, PathRewrite, Priority,
-    Protocol, RateLimit, RatePer, Redirect, Rewrite, Route, Tls, Traffic, ValueMatch, whole,
+    Protocol, RateLimit, RatePer, Redirect, ReplicaTls, Rewrite, Route, Tls, Traffic, ValueMatch, whole,
 };
 pub use units::parse_duration;

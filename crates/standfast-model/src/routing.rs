@@ -30,10 +30,14 @@ pub(crate) fn routes(drafts: Vec<At<Route>>, cx: &mut Context<'_>) -> Vec<Route>
             PathMatch::Prefix(prefix) => PathMatch::Prefix(prefix.trim_end_matches('/').to_owned()),
             other => other.clone(),
         };
-        if !seen.insert((&route.host, path, &route.method, sorted(&route.headers), sorted(&route.query))) {
+        let (headers, query) = (sorted(&route.headers), sorted(&route.query));
+        if !seen.insert((&route.scheme, &route.host, path, &route.method, headers, query)) {
             let of_host =
                 route.host.as_ref().map(|host| format!(" of host `{}`", shown(host))).unwrap_or_default();
-            let is_plain = route.method.is_none() && route.headers.is_empty() && route.query.is_empty();
+            let is_plain = route.scheme.is_none()
+                && route.method.is_none()
+                && route.headers.is_empty()
+                && route.query.is_empty();
             let with = if is_plain { "" } else { " under the same conditions" };
             let message =
                 format!("two routes are for the path `{}`{of_host}{with}", shown(route.path.text()));
@@ -76,6 +80,7 @@ struct Asked<'l> {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Reach<'r> {
     OtherPath,
+    OtherScheme,
     OtherHost(&'r str),
     OtherMethod(&'r str),
     NoHeader(&'r str),
@@ -123,6 +128,7 @@ impl<'r> Finder<'r> {
         let message = format!("no route leads from `{}` to a service", shown(path));
         let hint = match best {
             Reach::OtherPath | Reach::All => "add a route for it under `routes`".to_owned(),
+            Reach::OtherScheme => "there is one for `scheme: https`, and loads are sent by http".to_owned(),
             Reach::OtherHost(host) => match host.strip_prefix("*.") {
                 Some(parent) => {
                     format!("there is one for the hosts under `{}`: add a header `host`", shown(parent))
@@ -182,6 +188,9 @@ impl<'r> Compiled<'r> {
         };
         if !is_path {
             return Reach::OtherPath;
+        }
+        if route.scheme.as_deref() == Some("https") {
+            return Reach::OtherScheme;
         }
         if let Some(host) = route.host.as_deref()
             && !route.is_for_host(asked.host.as_deref())

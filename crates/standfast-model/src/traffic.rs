@@ -69,6 +69,8 @@ pub struct Traffic {
     pub concurrency: Concurrency,
     /// Whether the first answer to a request with an `Idempotency-Key` is kept and given again; `None` is not at all.
     pub keep_answers: Option<KeepAnswers>,
+    /// How its replicas prove who they are; `None` where connections to them are plain.
+    pub tls: Option<ReplicaTls>,
 }
 
 /// Which answers to requests with an `Idempotency-Key` are kept, and how long. All limits are those of one gateway.
@@ -111,8 +113,20 @@ impl Default for Traffic {
             slow_start: Duration::ZERO,
             concurrency: Concurrency::Adaptive,
             keep_answers: None,
+            tls: None,
         }
     }
+}
+
+/// TLS to a service's replicas.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaTls {
+    /// Whom their certificates must be for, which is also what is asked for (SNI): a host name in lower case, or an IP address.
+    pub server_name: String,
+    /// Who signs their certificates (PEM, absolute); the authorities that the machine knows when absent.
+    pub ca: Option<PathBuf>,
+    /// What the gateway shows of itself, where they want to see something.
+    pub certificate: Option<Certificate>,
 }
 
 /// What a service's replicas speak.
@@ -349,10 +363,13 @@ pub enum RatePer {
     Header(String),
 }
 
-/// A rule for requests from outside. Of the routes whose conditions are all met the most specific wins, as the Gateway API orders
-/// them: host, exact path, longest prefix, regular expression, method, most header fields, most query parameters, first written.
+/// A rule for requests from outside. Of the routes whose conditions are all met the most specific wins: one for the request's scheme
+/// (what a listener's own routes are to the Gateway API), and then as the Gateway API orders them: host, exact path, longest prefix, regular expression, method, most header fields, most query parameters, first written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Route {
+    /// The scheme it is for, `http` or `https`: how the gateway itself is asked. Either when absent.
+    #[serde(default)]
+    pub scheme: Option<String>,
     /// The host it is for, lower case, without a port; `*.example.org` for any host under it, however deep; any when absent.
     pub host: Option<String>,
     /// The paths it is for.
@@ -393,6 +410,7 @@ impl Route {
     /// A route for a prefix and nothing else.
     pub fn prefix(path: &str, to: Vec<Target>) -> Self {
         Self {
+            scheme: None,
             host: None,
             path: PathMatch::Prefix(path.to_owned()),
             method: None,

@@ -13,6 +13,7 @@ use tokio::sync::{oneshot, watch};
 use crate::alone::external_pools;
 use crate::edge::AccessLogs;
 use crate::externals::ExternalEndpoints;
+use crate::replica_tls;
 use crate::signals::SpanExports;
 use crate::wiring::Wiring;
 
@@ -35,6 +36,8 @@ pub(crate) async fn snapshots(
             next.access_log = outside.access_logs.of(stack.edge.access_log.as_ref());
             next.spans = outside.spans.of(&stack);
             next.tls = outside.tls.borrow_and_update().clone();
+            let files = *outside.replica_tls_files.borrow_and_update();
+            next.replica_tls = outside.replica_tls.of(&stack, files);
             snapshots.send_replace(Arc::new(next));
             if let Err(error) = wiring.open().await {
                 tracing::error!(%error, "the gateway cannot accept yet");
@@ -46,6 +49,7 @@ pub(crate) async fn snapshots(
             changed = statuses.changed() => if changed.is_err() { return },
             Ok(()) = outside.externals.changed() => {}
             Ok(()) = outside.tls.changed() => {}
+            Ok(()) = outside.replica_tls_files.changed() => {}
         }
     }
 }
@@ -56,6 +60,8 @@ pub(crate) struct Outside {
     pub(crate) tls: watch::Receiver<Option<Arc<rustls::ServerConfig>>>,
     pub(crate) access_logs: AccessLogs,
     pub(crate) spans: SpanExports,
+    pub(crate) replica_tls: replica_tls::Keeper,
+    pub(crate) replica_tls_files: watch::Receiver<u64>,
 }
 
 /// Keeps the state API's list of services; says once when there is one.

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::gateway_admin::{self, GatewayAdmin, Phase, Scope};
 use crate::signals::SpanExports;
-use crate::{edge, externals};
+use crate::{edge, externals, replica_tls};
 
 /// How long requests under way may go on at a stop.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
@@ -111,6 +111,12 @@ pub async fn run_gateway(
         OnStop::Abort,
         edge::follow(stacks.subscribe(), configs, clock, tasks.stop()),
     );
+    let (changes, mut replica_tls_files) = watch::channel(0);
+    tasks.spawn(
+        "certificates of replicas",
+        OnStop::Abort,
+        replica_tls::follow(stacks.subscribe(), changes, clock, tasks.stop()),
+    );
     let (snapshots, snapshot) = watch::channel(Arc::new(Snapshot::default()));
     let settings = Config::of(workers, OpenFiles::raise().limit());
     let gateway = Arc::new(Gateway::start(settings, Vec::new(), snapshot, clock, rng.bits())?);
@@ -125,6 +131,7 @@ pub async fn run_gateway(
     let mut hang_up = listen_for(SignalKind::hangup())?;
     let mut version = 0;
     let mut access_logs = edge::AccessLogs::new(clock);
+    let mut replica_tls = replica_tls::Keeper::default();
     let mut inputs = Some(inputs);
     loop {
         let current = stacks.borrow().clone();
@@ -135,6 +142,7 @@ pub async fn run_gateway(
             let mut next = snapshot_of(stack, &external, tls, version);
             next.access_log = access_logs.of(stack.edge.access_log.as_ref());
             next.spans = spans.of(stack);
+            next.replica_tls = replica_tls.of(stack, *replica_tls_files.borrow_and_update());
             snapshots.send_replace(Arc::new(next));
             // It accepts once it knows where to send what comes.
             let is_known = stack.externals.keys().all(|name| external.contains_key(name));
@@ -161,6 +169,7 @@ pub async fn run_gateway(
             },
             _ = known.changed() => {}
             _ = config.changed() => {}
+            _ = replica_tls_files.changed() => {}
         }
     }
     phases.send_replace(Phase::Draining);

@@ -25,7 +25,7 @@ use crate::reserve::{Reserve, ReservingStore};
 use crate::settings::{Settings, SettingsError};
 use crate::signals::SpanExports;
 use crate::wiring::{WiredPlatform, Wiring};
-use crate::{edge, externals};
+use crate::{edge, externals, replica_tls};
 
 /// How long a node waits for its agent, and for the store's file that a killed predecessor may still hold for a moment.
 const AGENT_WAIT: Duration = Duration::from_secs(10);
@@ -132,7 +132,17 @@ pub async fn build(state_dir: &Path, net: Net, clock: Clock) -> Result<Node, Bui
     let (configs, tls) = watch::channel(None);
     tasks.spawn("certificates", OnStop::Abort, edge::follow(stack.clone(), configs, clock, tasks.stop()));
     let spans = SpanExports::new(otlp, &mut rng, &tasks, net, clock);
-    let outside = adapt::Outside { externals, tls, access_logs: edge::AccessLogs::new(clock), spans };
+    let (changes, replica_tls_files) = watch::channel(0);
+    let watching = replica_tls::follow(stack.clone(), changes, clock, tasks.stop());
+    tasks.spawn("certificates of replicas", OnStop::Abort, watching);
+    let outside = adapt::Outside {
+        externals,
+        tls,
+        access_logs: edge::AccessLogs::new(clock),
+        spans,
+        replica_tls: replica_tls::Keeper::default(),
+        replica_tls_files,
+    };
     let adapting = adapt::snapshots(
         handle.changes(),
         stack.clone(),

@@ -1,18 +1,24 @@
 //! Services that others run: where they are, and whether they look ready.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use standfast_gateway::{Endpoint, EndpointState};
-use standfast_model::{External, HealthCheck, Instance, Probe, ReplicaId, ServiceName, Stack, ZoneName};
+use standfast_gateway::{Endpoint, EndpointState, ReplicaTlsConfig};
+use standfast_model::{
+    External, HealthCheck, Instance, Probe, ReplicaId, ReplicaTls, ServiceName, Stack, ZoneName,
+};
 use standfast_runtime::http::Client;
 use standfast_runtime::{Clock, Net, Peer, Stop};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+
+use crate::replica_tls;
 
 /// From one look at a name's addresses to the next.
 const RESOLVE_EVERY: Duration = Duration::from_secs(30);
@@ -80,6 +86,7 @@ async fn watch_address(external: External, place: usize, looks: mpsc::Sender<Loo
     let mut failures: BTreeMap<SocketAddr, u32> = BTreeMap::new();
     let mut addresses: Vec<SocketAddr> = Vec::new();
     let mut resolved_at = None;
+    let mut checker = None;
     loop {
         let now = clock.now();
         let pause = if addresses.is_empty() { RESOLVE_AGAIN } else { RESOLVE_EVERY };
@@ -97,6 +104,14 @@ async fn watch_address(external: External, place: usize, looks: mpsc::Sender<Loo
                 }
             }
             failures.retain(|address, _| addresses.contains(address));
+            let tls = external.traffic.tls.as_ref();
+            let read = tls.map(|tls| replica_tls::load(tls, external.traffic.protocol)).transpose();
+            match read {
+                Ok(read) => checker = read,
+                Err(error) => {
+                    tracing::warn!(service = %external.name, %error, "its health is asked with what was read before")
+                }
+            }
         }
         let mut seen = Vec::with_capacity(addresses.len());
         for address in &addresses {
@@ -104,7 +119,14 @@ async fn watch_address(external: External, place: usize, looks: mpsc::Sender<Loo
                 None => true,
                 Some(check) => {
                     let failed = failures.entry(*address).or_default();
-                    if is_well(&client, *address, check, clock, net).await {
+                    let is_well = match (&external.traffic.tls, &check.probe) {
+                        (Some(tls), Probe::Http { path }) => {
+                            let asking = asks_through_tls(checker.as_deref(), *address, tls, path, net);
+                            matches!(clock.timeout(check.timeout, asking).await, Ok(Ok(true)))
+                        }
+                        _ => is_well(&client, *address, check, clock, net).await,
+                    };
+                    if is_well {
                         *failed = 0
                     } else {
                         *failed += 1
@@ -121,6 +143,29 @@ async fn watch_address(external: External, place: usize, looks: mpsc::Sender<Loo
         let interval = external.healthcheck.as_ref().map_or(RESOLVE_AGAIN, |check| check.interval);
         clock.sleep(interval).await;
     }
+}
+
+/// Whether an address answers a GET well, through TLS.
+async fn asks_through_tls(
+    config: Option<&ReplicaTlsConfig>,
+    address: SocketAddr,
+    tls: &ReplicaTls,
+    path: &str,
+    net: Net,
+) -> io::Result<bool> {
+    let Some(config) = config else { return Ok(false) };
+    let mut stream = config.connect_for_check(net, address).await?;
+    let host = if tls.server_name.contains(':') {
+        format!("[{}]", tls.server_name)
+    } else {
+        tls.server_name.clone()
+    };
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    stream.flush().await?;
+    let mut start = [0; b"HTTP/1.1 200".len()];
+    stream.read_exact(&mut start).await?;
+    Ok(start.starts_with(b"HTTP/1.") && matches!(start[9], b'2' | b'3'))
 }
 
 async fn is_well(client: &Client, address: SocketAddr, check: &HealthCheck, clock: Clock, net: Net) -> bool {

@@ -21,6 +21,7 @@ pub mod machine;
 #[cfg(feature = "planted-bugs")]
 mod plant;
 mod preview;
+mod replica_tls;
 mod reserve;
 mod settings;
 mod signals;

@@ -2,15 +2,17 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use standfast_model::Stamp;
 use standfast_runtime::Net;
-use tokio::net::TcpStream;
+use tokio::io::AsyncWrite;
 
 use crate::body::Outflow;
 use crate::client::BodyError;
+use crate::upstream::transport::Transport;
 use crate::wire::{
     BadAnswer, Buffer, BufferPool, Framing, RequestHead, ResponseHead, Scanner, Step, Stream, write_chunk,
     write_last_chunk,
@@ -65,13 +67,18 @@ impl Connected {
     ///
     /// # Errors
     /// What the operating system says.
-    pub(crate) async fn open(net: Net, address: SocketAddr, pool: &Rc<BufferPool>) -> io::Result<Box<Self>> {
-        Ok(Self::over(net.connect_tcp(address).await?, pool))
+    pub(crate) async fn open(
+        transport: Transport,
+        net: Net,
+        address: SocketAddr,
+        pool: &Rc<BufferPool>,
+    ) -> io::Result<Box<Self>> {
+        Ok(Self::over(transport.open(net, address).await?, pool))
     }
 
-    fn over(stream: TcpStream, pool: &Rc<BufferPool>) -> Box<Self> {
+    fn over(stream: Stream, pool: &Rc<BufferPool>) -> Box<Self> {
         Box::new(Self {
-            stream: Stream::Tcp(stream),
+            stream,
             buffer: Buffer::new(pool),
             out: Vec::new(),
             written: 0,
@@ -106,6 +113,12 @@ impl Connected {
                         self.has_sent = true;
                     }
                     Err(error) => return Poll::Ready(Err(SendError::Replica(error))),
+                }
+            }
+            if self.stream.is_tls() && !self.out.is_empty() {
+                // What it has encrypted may still be here.
+                if let Err(error) = ready!(Pin::new(&mut self.stream).poll_flush(cx)) {
+                    return Poll::Ready(Err(SendError::Replica(error)));
                 }
             }
             (self.written, _) = (0, self.out.clear());
@@ -249,10 +262,14 @@ impl Connected {
     }
 
     /// Whether the next request may be put on it: all of the last one went, and nothing came over it while it lay idle, not even
-    /// its end. Costs no system call.
-    pub(crate) fn is_reusable(&self) -> bool {
-        let cx = &mut Context::from_waker(Waker::noop());
-        !self.has_unsent() && self.buffer.is_empty() && self.stream.poll_readable(cx).is_pending()
+    /// its end.
+    pub(crate) fn is_reusable(&mut self) -> bool {
+        !self.has_unsent() && self.buffer.is_empty() && self.stream.is_quiet()
+    }
+
+    /// The same, as exactly as can be known, right before it is used: a late answer must never become the next request's.
+    pub(crate) fn is_still_reusable(&mut self) -> bool {
+        !self.has_unsent() && self.buffer.is_empty() && self.stream.is_silent()
     }
 
     /// After an answer that switches protocols: the bare connection, and what was read beyond the answer.

@@ -18,6 +18,7 @@ use crate::error::Refusal;
 use crate::flood::Traffic;
 use crate::headers;
 use crate::upstream::h1::Unanswered;
+use crate::upstream::transport::Transport;
 use crate::wire::{Fields, Framing, Known, Part, RequestHead, ResponseHead, Step};
 
 /// Requests at a time on one connection before another is opened.
@@ -35,6 +36,7 @@ const HEADER_LIST_BYTES_MAX: u32 = 64 << 10;
 #[derive(Debug, Clone)]
 pub(crate) struct Multiplexed {
     send: h2::client::SendRequest<Bytes>,
+    scheme: &'static str,
     streams: Rc<Cell<u32>>,
     has_ended: Rc<Cell<bool>>,
 }
@@ -47,8 +49,13 @@ impl Multiplexed {
     ///
     /// # Errors
     /// What the operating system says.
-    pub(crate) async fn open(net: Net, address: SocketAddr) -> io::Result<(Self, Driver)> {
-        let stream = net.connect_tcp(address).await?;
+    pub(crate) async fn open(
+        transport: Transport,
+        net: Net,
+        address: SocketAddr,
+    ) -> io::Result<(Self, Driver)> {
+        let stream = transport.open(net, address).await?;
+        let scheme = transport.scheme();
         let (send, connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -66,7 +73,7 @@ impl Multiplexed {
             }
             ended.set(true);
         };
-        Ok((Self { send, streams: Rc::default(), has_ended }, Box::pin(driver)))
+        Ok((Self { send, scheme, streams: Rc::default(), has_ended }, Box::pin(driver)))
     }
 
     /// Whether the next request may be put on it.
@@ -110,7 +117,7 @@ impl Multiplexed {
                 "the host or target has no form in HTTP/2",
             )))
         };
-        let request = request(head, left, length).map_err(no_request)?;
+        let request = request(head, self.scheme, left, length).map_err(no_request)?;
         let mut send = self.send.clone().ready().await.map_err(unsent)?;
         let (answer, stream) = send.send_request(request, body.is_done()).map_err(unsent)?;
         let sending = (!body.is_done()).then_some(Sending { stream, body, unsent: None, has_drawn: false });
@@ -119,10 +126,15 @@ impl Multiplexed {
     }
 }
 
-fn request(head: &RequestHead, left: Duration, length: Option<u64>) -> Result<Request<()>, http::Error> {
+fn request(
+    head: &RequestHead,
+    scheme: &str,
+    left: Duration,
+    length: Option<u64>,
+) -> Result<Request<()>, http::Error> {
     let authority = if head.host().is_empty() { "localhost" } else { head.host() };
     let target = if head.target() == "*" { "/" } else { head.target() };
-    let uri = Uri::builder().scheme("http").authority(authority).path_and_query(target).build()?;
+    let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(target).build()?;
     let mut map = head.fields.to_map();
     map.remove(http::header::HOST);
     map.remove(http::header::CONNECTION);

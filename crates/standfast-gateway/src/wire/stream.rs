@@ -1,12 +1,14 @@
 //! A connection's bytes, plain or through TLS.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::TlsStream;
 
 /// A connection.
 #[derive(Debug)]
@@ -22,6 +24,26 @@ impl Stream {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
             // What TLS has decrypted already is not seen here: it must be read until it is pending.
             Self::Tls(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Whether nothing has come and it has not ended, as far as the runtime knows: costs no system call. What TLS has to say for
+    /// itself, such as tickets, is taken in.
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        let cx = &mut Context::from_waker(Waker::noop());
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx).is_pending(),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, &mut ReadBuf::new(&mut [0])).is_pending(),
+        }
+    }
+
+    /// The same, and of a plain connection the kernel is asked, which knows before the runtime does.
+    pub(crate) fn is_silent(&mut self) -> bool {
+        match self {
+            Self::Tcp(stream) => SockRef::from(&*stream)
+                .peek(&mut [MaybeUninit::uninit()])
+                .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock),
+            Self::Tls(_) => self.is_quiet(),
         }
     }
 

@@ -92,7 +92,7 @@ fn tls(f: &mut Fields<'_, '_>) -> Option<TlsDraft> {
     Some(TlsDraft { port, certificates: certificates?, client_ca })
 }
 
-const CERTIFICATE: Object<CertificateDraft> = Object {
+pub(crate) const CERTIFICATE: Object<CertificateDraft> = Object {
     doc: "A certificate chain and its key. The files are read again when they change.",
     read: |f| {
         let cert = f.required("cert", "The chain, a PEM file, from the stack's folder.", path());

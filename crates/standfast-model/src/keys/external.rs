@@ -4,13 +4,14 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use serde_json::{Value, json};
 
 use super::http::is_host;
+use super::traffic::TrafficDraft;
 use super::{compose, health, service, traffic};
 use crate::diagnostics::shown;
 use crate::id::ZoneName;
 use crate::shape::{Context, Fields, FromText, Kinds, List, Object, Referent, Refers, Shape, or_variable};
 use crate::source::{At, Span};
 use crate::stack::HealthCheck;
-use crate::traffic::{ExternalAddress, Traffic};
+use crate::traffic::ExternalAddress;
 
 /// What messages call it.
 pub(crate) const EXTERNAL_SERVICE: &str = "an external service";
@@ -20,7 +21,7 @@ pub(crate) struct ExternalDraft {
     pub(crate) addresses: Vec<ExternalAddress>,
     pub(crate) ports: Vec<At<u16>>,
     pub(crate) healthcheck: Option<HealthCheck>,
-    pub(crate) traffic: Traffic,
+    pub(crate) traffic: TrafficDraft,
 }
 
 pub(crate) const EXTERNAL: Object<ExternalDraft> = Object {

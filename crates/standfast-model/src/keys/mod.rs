@@ -30,6 +30,8 @@ use crate::id::{LoadName, ServiceName, StackName, ZoneName};
 use crate::shape::{ByKey, Fields, KeepsId, Keyed, List, Name, NameKeys, Object, Pairs, Shape};
 use crate::source::At;
 use crate::stack::Invariant;
+pub(crate) use traffic::TrafficDraft;
+
 use crate::traffic::Route;
 
 /// Everything in `standfast.yaml`, decoded. `None` where a whole section is absent or unusable.

@@ -37,6 +37,12 @@ const WITH_SERVICE: [&str; 5] = ["request_headers", "rewrite", "mirror", "timeou
 pub(crate) const ROUTE: Object<Route> = Object { doc: "A rule for requests from outside.", read: route };
 
 fn route(f: &mut Fields<'_, '_>) -> Option<Route> {
+    let scheme = f.optional(
+        "scheme",
+        "The scheme it is for, `http` or `https`: how the gateway itself is asked. Such a route comes before all that name none. \
+         Default: either.",
+        Choice(&[("http", "http"), ("https", "https")]),
+    );
     let host = f.optional(
         "host",
         "The host it is for, without a port; `\"*.example.org\"` is any host under it. Default: any host.",
@@ -115,6 +121,7 @@ fn route(f: &mut Fields<'_, '_>) -> Option<Route> {
         return None;
     }
     Some(Route {
+        scheme: scheme.map(str::to_owned),
         host: host.map(|host| host.to_ascii_lowercase()),
         path,
         method: method.map(str::to_owned),

@@ -3,6 +3,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::environment::{EnvFile, Variable, env_files, environment, path};
+use super::traffic::TrafficDraft;
 use super::{compose, health, traffic};
 use crate::diagnostics::shown;
 use crate::id::ServiceName;
@@ -14,7 +15,6 @@ use crate::source::{At, Span};
 use crate::stack::{
     Dependency, DependsOn, HealthCheck, Limits, RestartCondition, RestartPolicy, UpdateConfig, UpdateOrder,
 };
-use crate::traffic::Traffic;
 use crate::words;
 use crate::yaml::Kind;
 
@@ -53,7 +53,7 @@ pub(crate) struct ServiceDraft {
     pub(crate) restart: RestartPolicy,
     pub(crate) stop_grace_period: Duration,
     pub(crate) ports: Vec<At<u16>>,
-    pub(crate) traffic: Traffic,
+    pub(crate) traffic: TrafficDraft,
 }
 
 pub(crate) struct BuildDraft {

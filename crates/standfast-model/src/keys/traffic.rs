@@ -2,9 +2,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::http::{FIELD_NAME, Token};
+use super::edge::{CERTIFICATE, CertificateDraft};
+use super::environment::path;
+use super::http::{FIELD_NAME, Token, is_host};
 use super::kept::keep_answers;
 use crate::shape::{Choice, Count, Fields, Flag, FromText, Kinds, Object, Shape, Time, Whole, or_variable};
+use crate::source::{At, Span};
 use crate::traffic::{Balance, Concurrency, HashKey, Protocol, Traffic};
 use crate::yaml::Kind;
 
@@ -17,10 +20,25 @@ const ATTEMPTS_MAX: u32 = 100;
 /// Most requests at a time that a limit may name.
 pub(crate) const CONCURRENCY_MAX: u32 = 1_000_000;
 
-pub(crate) const TRAFFIC: Object<Traffic> =
+/// `traffic`; paths are as they were written.
+#[derive(Default)]
+pub(crate) struct TrafficDraft {
+    pub(crate) policy: Traffic,
+    pub(crate) tls: Option<ReplicaTlsDraft>,
+}
+
+pub(crate) struct ReplicaTlsDraft {
+    /// Where it stands.
+    pub(crate) span: Span,
+    pub(crate) server_name: Option<String>,
+    pub(crate) ca: Option<At<String>>,
+    pub(crate) certificate: Option<CertificateDraft>,
+}
+
+pub(crate) const TRAFFIC: Object<TrafficDraft> =
     Object { doc: "How the requests for the service are treated.", read: traffic };
 
-fn traffic(f: &mut Fields<'_, '_>) -> Option<Traffic> {
+fn traffic(f: &mut Fields<'_, '_>) -> Option<TrafficDraft> {
     let default = Traffic::default();
     let protocols = Choice(&[("http1", Protocol::Http1), ("http2", Protocol::Http2), ("tcp", Protocol::Tcp)]);
     let protocol = f.or(
@@ -83,7 +101,63 @@ fn traffic(f: &mut Fields<'_, '_>) -> Option<Traffic> {
     if protocol == Protocol::Tcp {
         without_requests(f, &balance);
     }
-    Some(Traffic { protocol, timeout, attempts, hold, hedge, balance, slow_start, concurrency, keep_answers })
+    let tls = f.optional("tls", REPLICA_TLS.doc, REPLICA_TLS);
+    let policy = Traffic {
+        protocol,
+        timeout,
+        attempts,
+        hold,
+        hedge,
+        balance,
+        slow_start,
+        concurrency,
+        keep_answers,
+        tls: None,
+    };
+    Some(TrafficDraft { policy, tls })
+}
+
+const REPLICA_TLS: Object<ReplicaTlsDraft> = Object {
+    doc: "TLS to its replicas. The files are read again when they change. Default: connections to them are plain.",
+    read: |f| {
+        let server_name = f.optional(
+            "server_name",
+            "Whom its certificate must be for: a host name or an IP address. Default: the host of an external service's address.",
+            ServerName,
+        );
+        let ca = f.optional(
+            "ca",
+            "Who signs its certificate, a PEM file, from the stack's folder. Default: the authorities that this machine knows.",
+            path(),
+        );
+        let certificate =
+            f.optional("certificate", "What the gateway shows of itself. Default: nothing.", CERTIFICATE);
+        let (span, _) = f.reading()?;
+        Some(ReplicaTlsDraft { span, server_name, ca, certificate })
+    },
+};
+
+/// A host name in lower case, or an IP address.
+struct ServerName;
+
+impl FromText for ServerName {
+    type Value = String;
+
+    fn parse(&self, text: &str) -> Result<String, Option<String>> {
+        if text.parse::<std::net::IpAddr>().is_ok() || is_host(text) {
+            Ok(text.to_ascii_lowercase())
+        } else {
+            Err(text.contains(':').then(|| "leave the port out".to_owned()))
+        }
+    }
+
+    fn expected(&self) -> String {
+        "a host name or an IP address".to_owned()
+    }
+
+    fn json_schema(&self) -> Value {
+        json!({"type": "string", "pattern": or_variable("^[0-9A-Za-z:]([0-9A-Za-z.:-]*[0-9A-Za-z:])?$")})
+    }
 }
 
 /// Says what has no effect on connections that are passed on as they are.
