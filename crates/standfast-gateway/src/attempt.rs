@@ -554,7 +554,9 @@ async fn over_h2(call: &Call, outgoing: &Outgoing, in_flight: InFlight, connect_
             Some(connection) => Some(connection),
             None => {
                 let transport = call.service.transport();
-                let opening = Multiplexed::open(transport, worker.net, endpoint.address);
+                let silence_max = worker.limits.get().upstream_silence_max;
+                let opening =
+                    Multiplexed::open(transport, worker.net, endpoint.address, silence_max, worker.clock);
                 open(call, &in_flight, connect_max, opening).await.map(|(connection, driver)| {
                     worker.spawn(driver);
                     endpoint.h2.add(connection.clone());
@@ -572,7 +574,8 @@ async fn over_h2(call: &Call, outgoing: &Outgoing, in_flight: InFlight, connect_
         };
         match answered {
             // A connection that has had its time: the next one is new.
-            Err(Unanswered::Unsent(_)) if !is_new && connection.has_ended() => {}
+            Err(Unanswered::Unsent(_) | Unanswered::Declined { is_lost: false, .. })
+                if !is_new && connection.has_ended() => {}
             Err(error) => return unanswered(call, &in_flight, error),
             Ok((head, receiving, sending)) => {
                 let is_unavailable = head.fields.named("grpc-status").is_some_and(|status| status == b"14");
@@ -611,6 +614,14 @@ fn unanswered(call: &Call, in_flight: &InFlight, error: Unanswered) -> Outcome {
             in_flight.tells_no_pace();
             call.service.judge(endpoint, took, Evidence::Refused, now, false);
             Outcome::Unsent
+        }
+        // It does as it should: that is nothing against it.
+        Unanswered::Declined { error, is_lost } => {
+            tracing::debug!(%instance, %error, "a replica did not look at a request");
+            endpoint.counters.refused.add(1);
+            in_flight.is_judged();
+            in_flight.tells_no_pace();
+            if is_lost { Outcome::Broken } else { Outcome::Unsent }
         }
         Unanswered::Client(error) => {
             in_flight.is_judged();

@@ -134,6 +134,8 @@ pub(crate) struct Client {
     pub(crate) activity: Activity,
     /// Where the client is: what the connection says, or the PROXY protocol.
     pub(crate) peer: Cell<SocketAddr>,
+    /// For whom the connection counts.
+    pub(crate) counted_for: Cell<IpAddr>,
     pub(crate) forwarded: RefCell<Forwarded>,
     /// Of the certificate that it has shown.
     pub(crate) certificate: Cell<Option<Digest>>,
@@ -149,6 +151,7 @@ impl Client {
             kind,
             activity: Activity::new(clock),
             peer: Cell::new(peer),
+            counted_for: Cell::new(peer.ip().to_canonical()),
             forwarded: RefCell::new(Forwarded::new(peer.ip(), scheme)),
             certificate: Cell::default(),
             order: Cell::new(Order::GoOn),

@@ -85,6 +85,9 @@ pub struct Limits {
     pub replay_bytes_max: usize,
     /// How long an unused connection to a replica is kept. Many servers close theirs after 5 s, so less than that.
     pub upstream_idle_max: Duration,
+    /// How long a replica's HTTP/2 connection on which requests run may say nothing; then it is asked by PING, and closed when it is
+    /// silent for as long again.
+    pub upstream_silence_max: Duration,
     /// Unused connections kept to one replica; further ones are closed.
     pub upstream_idle_connections_max: usize,
     /// How long opening a connection to a replica may take.
@@ -131,6 +134,7 @@ impl Default for Limits {
             body_stall_max: Duration::from_secs(60),
             replay_bytes_max: 64 << 10,
             upstream_idle_max: Duration::from_secs(4),
+            upstream_silence_max: Duration::from_secs(10),
             upstream_idle_connections_max: 256,
             connect_max: Duration::from_secs(1),
             held_max: 1_024,

@@ -9,7 +9,7 @@
 //! - `door` lets it in, waits, or turns it away (`admit` decides, by the limit that `limiter` finds).
 //! - `attempt` drives it: choose, try, judge, repeat or finish. `pool` holds what is known of the replicas; `balance`, `ring` and
 //!   `slow_start` choose one; `outlier` and `gray` leave one out; `latency` and `quantile` are what answers take; `budget` bounds extra
-//!   attempts; `upstream` is a connection to a replica.
+//!   attempts; `upstream` is a connection to a replica, plain or through TLS.
 //! - `kept` keeps answers to requests with an `Idempotency-Key`, where a service asks for it.
 //! - `trace` names requests, `story` tells what became of them: to `access`, to `spans` and, when something happened, to `explain`.
 //! - `stats` and `histogram` are what is counted, `exposition` is how Prometheus reads it; `export` sends spans, as `otlp` writes them.

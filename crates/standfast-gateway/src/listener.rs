@@ -88,7 +88,8 @@ pub struct ListenerInput {
 pub(crate) async fn accept(worker: Rc<Worker>, listener: TcpListener, kind: Rc<ListenerKind>) {
     loop {
         match listener.accept().await {
-            Ok((_, peer)) if !worker.has_place_for(peer.ip()) => {
+            // A balancer's connections count for whom they speak, once that is known.
+            Ok((_, peer)) if !speaks_for_others(&worker, &kind) && !worker.has_place_for(peer.ip()) => {
                 worker.counters.refuse(TOO_MANY_CONNECTIONS);
             }
             Ok((stream, peer)) => {
@@ -110,6 +111,11 @@ pub(crate) async fn accept(worker: Rc<Worker>, listener: TcpListener, kind: Rc<L
     }
 }
 
+/// Whether connections begin with the word of a balancer.
+fn speaks_for_others(worker: &Worker, kind: &ListenerKind) -> bool {
+    kind.is_public() && worker.expects_proxy_protocol()
+}
+
 /// Serves one connection until either side ends it or the worker orders so.
 async fn serve(worker: Rc<Worker>, stream: TcpStream, client: Rc<Client>) {
     if let Err(error) = stream.set_nodelay(true) {
@@ -127,10 +133,15 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, client: Rc<Client>) {
 /// Finds out what a client speaks, and speaks it.
 async fn speak(worker: Rc<Worker>, stream: TcpStream, client: Rc<Client>) {
     let limits = worker.limits.get();
-    if client.kind.is_public() && worker.expects_proxy_protocol() {
+    if speaks_for_others(&worker, &client.kind) {
         let reading = read_proxy_protocol(&stream, &client);
         if worker.clock.timeout(limits.header_read_max, reading).await != Ok(true) {
             worker.counters.refuse(BAD_PROXY_HEADER);
+            return;
+        }
+        let is_told = client.address() != client.counted_for.get();
+        if is_told && !worker.counts_for(&client, client.address()) {
+            worker.counters.refuse(TOO_MANY_CONNECTIONS);
             return;
         }
     }

@@ -136,7 +136,7 @@ impl Endpoint {
         self.idle
             .borrow_mut()
             .retain_mut(|connected| now.since(connected.idle_since) <= limit && connected.is_reusable());
-        self.h2.sweep();
+        self.h2.sweep(now, limit);
         let is_in = [self.health.get().standing(now), self.gray.get().standing(now)] == [Standing::In; 2];
         self.counters.is_left_out.set(u64::from(!is_in));
     }

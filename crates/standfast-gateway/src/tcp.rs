@@ -22,7 +22,7 @@ pub(crate) async fn serve(
     service: Rc<Service>,
 ) {
     service.counters.requests.add(1);
-    let zone = client.kind.caller_zone().cloned();
+    let zone = client.kind.caller_zone().cloned().or_else(|| worker.gateway_zone());
     let until = worker.clock.now().plus(service.policy.borrow().hold);
     let mut tried = Vec::new();
     loop {

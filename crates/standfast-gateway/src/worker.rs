@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use standfast_model::{Protocol, ServiceName, Stamp};
+use standfast_model::{Protocol, ServiceName, Stamp, ZoneName};
 use standfast_runtime::{Clock, Net, Rng};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -247,9 +247,8 @@ impl Worker {
         self.counters.accepted.add(1);
         self.counters.connections.add(1);
         self.clients.borrow_mut().insert(number, Rc::clone(client));
-        let address = client.address();
-        *self.by_address.borrow_mut().entry(address).or_default() += 1;
-        Registered { worker: Rc::clone(self), number, address }
+        *self.by_address.borrow_mut().entry(client.counted_for.get()).or_default() += 1;
+        Registered { worker: Rc::clone(self), number, client: Rc::clone(client) }
     }
 
     /// Returns when a client may be served.
@@ -286,6 +285,31 @@ impl Worker {
 
     pub(crate) fn expects_proxy_protocol(&self) -> bool {
         self.view.borrow().expects_proxy_protocol
+    }
+
+    /// Counts a connection for whom it speaks, and no longer for who opened it; false when that one has enough of them.
+    pub(crate) fn counts_for(&self, client: &Client, address: IpAddr) -> bool {
+        if !self.has_place_for(address) {
+            return false;
+        }
+        let address = address.to_canonical();
+        *self.by_address.borrow_mut().entry(address).or_default() += 1;
+        self.uncount(client.counted_for.replace(address));
+        true
+    }
+
+    fn uncount(&self, address: IpAddr) {
+        if let Entry::Occupied(mut open) = self.by_address.borrow_mut().entry(address) {
+            *open.get_mut() -= 1;
+            if *open.get() == 0 {
+                open.remove();
+            }
+        }
+    }
+
+    /// Where this gateway is, if it was told.
+    pub(crate) fn gateway_zone(&self) -> Option<ZoneName> {
+        self.view.borrow().gateway_zone.clone()
     }
 
     /// What accepts TLS, as the newest snapshot has it.
@@ -570,18 +594,13 @@ async fn probe(endpoint: Rc<Endpoint>, clock: Clock, opening: (Transport, Net, R
 pub(crate) struct Registered {
     worker: Rc<Worker>,
     number: u64,
-    address: IpAddr,
+    client: Rc<Client>,
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
         self.worker.clients.borrow_mut().remove(&self.number);
-        if let Entry::Occupied(mut open) = self.worker.by_address.borrow_mut().entry(self.address) {
-            *open.get_mut() -= 1;
-            if *open.get() == 0 {
-                open.remove();
-            }
-        }
+        self.worker.uncount(self.client.counted_for.get());
         self.worker.counters.connections.take_one();
         self.worker.client_left.notify_one();
     }

@@ -147,8 +147,9 @@ async fn is_thrown_out(what: &str, first: &[u8], next: impl FnMut(u32) -> Vec<u8
     let rig = Rig::before(&[&replica]);
     let met = while_others_are_served(&rig, attack(&rig, first, next, bytes_max)).await;
     assert!(met.is_closed, "{what}: {met:?}");
-    // The word may be lost when the connection is reset behind it.
-    assert!(met.reason.is_none_or(|reason| reason == Reason::ENHANCE_YOUR_CALM), "{what}: {met:?}");
+    // The word may be lost when the connection is reset behind it; a stream that was reset long ago is none any more.
+    let is_right = |reason| matches!(reason, Reason::ENHANCE_YOUR_CALM | Reason::PROTOCOL_ERROR);
+    assert!(met.reason.is_none_or(is_right), "{what}: {met:?}");
     all_is_over(&rig).await;
 }
 

@@ -190,6 +190,7 @@ struct Shared {
     seen: Mutex<Vec<Seen>>,
     running: AtomicUsize,
     connections: AtomicU64,
+    closed: AtomicUsize,
     /// Bytes that were sent for `/flood` and received for `/echo`.
     moved: AtomicUsize,
     is_open: watch::Sender<bool>,
@@ -208,6 +209,7 @@ impl H2Replica {
             seen: Mutex::default(),
             running: AtomicUsize::new(0),
             connections: AtomicU64::new(0),
+            closed: AtomicUsize::new(0),
             moved: AtomicUsize::new(0),
             is_open: watch::Sender::new(false),
             grpc_status: watch::Sender::new("0"),
@@ -242,6 +244,11 @@ impl H2Replica {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
+    /// Connections that have ended in order.
+    pub(crate) fn closed(&self) -> usize {
+        self.shared.closed.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn moved(&self) -> usize {
         self.shared.moved.load(Ordering::SeqCst)
     }
@@ -268,6 +275,7 @@ async fn serve(stream: TcpStream, builder: h2::server::Builder, shared: Arc<Shar
             let _broken_off = answer(&shared, request, respond).await;
         });
     }
+    shared.closed.fetch_add(1, Ordering::SeqCst);
 }
 
 struct Running(Arc<Shared>);

@@ -24,4 +24,5 @@ mod spans;
 mod stories;
 mod tcp;
 mod tls;
+mod upstream_h2;
 mod websocket;

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::h2_rig::{H2, soon};
 use crate::replica::Replica;
-use crate::rig::{Rig, endpoints, one_worker, raw, snapshot};
+use crate::rig::{Rig, endpoints, eventually, one_worker, raw, snapshot};
 use crate::tls::{TlsRig, ask, client, handshake};
 
 const V1: &[u8] = b"PROXY TCP4 203.0.113.7 192.0.2.1 56324 443\r\n";
@@ -113,4 +113,33 @@ async fn without_a_legal_header_nothing_is_served() {
     let kind = ListenerKind::Service { service: crate::rig::up(), caller_zone: None };
     let inner = Rig::start_as(kind, one_worker(), expecting(&replica));
     assert!(raw(inner.public, REQUEST).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_balancers_connections_count_for_whom_they_speak() {
+    let replica = Replica::start().await;
+    let mut world = expecting(&replica);
+    world.edge.as_mut().unwrap().limits.connections_per_client_max = 2;
+    let rig = Rig::start(world);
+    let of = |last: u8| format!("PROXY TCP4 203.0.113.{last} 192.0.2.1 1 2\r\n");
+    const ASK: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    let mut open = Vec::new();
+    // Far more than two of one balancer, two of each client.
+    for number in 0..8 {
+        let mut stream = Net::real().connect_tcp(rig.public).await.unwrap();
+        stream.write_all(&[of(number / 2).as_bytes(), ASK].concat()).await.unwrap();
+        let mut start = [0; 12];
+        soon("an answer", stream.read_exact(&mut start)).await.unwrap();
+        assert_eq!(&start, b"HTTP/1.1 200", "{number}");
+        open.push(stream);
+    }
+    assert_eq!(raw(rig.public, &[of(1).as_bytes(), ASK].concat()).await, "");
+    // One that leaves makes room for its own client, and for no other.
+    drop(open.remove(2));
+    eventually("it has left", || rig.gateway.stats().connections == 7).await;
+    assert_eq!(raw(rig.public, &[of(2).as_bytes(), ASK].concat()).await, "");
+    let answer = raw(rig.public, &[of(1).as_bytes(), REQUEST].concat()).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    drop(open);
+    eventually("nothing is left", || rig.gateway.stats().connections == 0).await;
 }

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::h2_rig::soon;
-use crate::rig::{Rig, endpoint, eventually, one_worker, raw, snapshot, up};
+use crate::rig::{Rig, endpoint, eventually, one_worker, raw, snapshot, up, zone};
 
 /// Says hello, sends back what comes, and says goodbye after the client's end. It dies when dropped.
 struct Echo {
@@ -175,4 +175,22 @@ async fn a_drain_waits_for_connections_and_then_cuts_them_off() {
     });
     assert_eq!(drained.cut_off, 1);
     assert!(!matches!(soon("the end", stays.read(&mut [0; 1])).await, Ok(1)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_say_where_it_is_is_where_the_gateway_is() {
+    let (here, there) = (Echo::start().await, Echo::start().await);
+    let mut world = passing(&[here.address, there.address], HOLD);
+    world.gateway_zone = Some(zone("b"));
+    world.services.get_mut(&up()).unwrap().endpoints[0].zone = zone("b");
+    let kind = ListenerKind::Service { service: up(), caller_zone: None };
+    let rig = Rig::start_as(kind, one_worker(), world);
+    for _ in 0..6 {
+        drop(greeted(&rig).await);
+        eventually("it is over", || rig.gateway.stats().connections == 0).await;
+    }
+    assert_eq!(
+        (rig.endpoint_stats_at(here.address).attempts, rig.endpoint_stats_at(there.address).attempts),
+        (6, 0)
+    );
 }

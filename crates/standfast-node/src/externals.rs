@@ -221,6 +221,43 @@ mod tests {
     use super::*;
     use standfast_model::{ExternalAddress, Traffic};
 
+    #[tokio::test]
+    async fn health_is_asked_through_tls_of_who_can_prove_to_be_the_service() {
+        let folder =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../standfast-gateway/tests/certificates");
+        let certificate =
+            standfast_model::Certificate { cert: folder.join("shop.pem"), key: folder.join("shop.key") };
+        let own = standfast_model::Tls { port: 0, certificates: vec![certificate], client_ca: None };
+        let acceptor = tokio_rustls::TlsAcceptor::from(crate::edge::load(&own).unwrap());
+        let listener = Net::real().listen_tcp(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut serving = JoinSet::new();
+        serving.spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let mut request = [0; 1_000];
+                let count = stream.read(&mut request).await.unwrap();
+                let is_well = request[..count].starts_with(b"GET /well HTTP/1.1\r\nhost: shop.test\r\n");
+                let status = if is_well { "200 OK" } else { "503 Service Unavailable" };
+                let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                let _gone_or_not = stream.shutdown().await;
+            }
+        });
+        let ask = async |name: &str, path: &str, protocol| {
+            let ca = Some(folder.join("authority.pem"));
+            let tls = ReplicaTls { server_name: name.to_owned(), ca, certificate: None };
+            let config = replica_tls::load(&tls, protocol).unwrap();
+            asks_through_tls(Some(&*config), address, &tls, path, Net::real()).await.ok()
+        };
+        use standfast_model::Protocol;
+        assert_eq!(ask("shop.test", "/well", Protocol::Http1).await, Some(true));
+        assert_eq!(ask("shop.test", "/well", Protocol::Http2).await, Some(true));
+        assert_eq!(ask("shop.test", "/ill", Protocol::Http1).await, Some(false));
+        assert_eq!(ask("first.test", "/well", Protocol::Http1).await, None);
+    }
+
     #[test]
     fn when_most_look_dead_all_are_used() {
         let address = |port| ExternalAddress { host: "127.0.0.1".to_owned(), port, zone: None };

@@ -47,6 +47,9 @@ pub(crate) struct Connected {
 pub(crate) enum Unanswered {
     /// None of it was written: it may be sent again whatever it is.
     Unsent(io::Error),
+    /// The replica is well, and says that it did not look at it: it goes away, or takes no more at the moment. `is_lost` when it cannot be
+    /// sent again all the same, since some of its body is gone.
+    Declined { error: io::Error, is_lost: bool },
     /// It was or may have been sent.
     Broken(io::Error),
     /// What came back is no answer.

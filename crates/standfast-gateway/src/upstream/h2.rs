@@ -10,7 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request, Uri};
-use standfast_runtime::Net;
+use standfast_model::Stamp;
+use standfast_runtime::{Clock, Net};
 
 use crate::body::Outflow;
 use crate::client::BodyError;
@@ -19,6 +20,7 @@ use crate::flood::Traffic;
 use crate::headers;
 use crate::upstream::h1::Unanswered;
 use crate::upstream::transport::Transport;
+use crate::upstream::watch::{self, Heard, Listened};
 use crate::wire::{Fields, Framing, Known, Part, RequestHead, ResponseHead, Step};
 
 /// Requests at a time on one connection before another is opened.
@@ -39,6 +41,8 @@ pub(crate) struct Multiplexed {
     scheme: &'static str,
     streams: Rc<Cell<u32>>,
     has_ended: Rc<Cell<bool>>,
+    /// Since when no stream has run on it, as far as the sweep knows.
+    idle_since: Rc<Cell<Option<Stamp>>>,
 }
 
 /// What keeps a connection going; to be polled by a task of the worker.
@@ -53,10 +57,14 @@ impl Multiplexed {
         transport: Transport,
         net: Net,
         address: SocketAddr,
+        silence_max: Duration,
+        clock: Clock,
     ) -> io::Result<(Self, Driver)> {
         let stream = transport.open(net, address).await?;
         let scheme = transport.scheme();
-        let (send, connection) = h2::client::Builder::new()
+        let heard = Heard::default();
+        let stream = Listened { stream, heard: Rc::clone(&heard) };
+        let (send, mut connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(HEADER_LIST_BYTES_MAX)
@@ -67,13 +75,28 @@ impl Multiplexed {
             .map_err(io::Error::other)?;
         let has_ended = Rc::new(Cell::new(false));
         let ended = Rc::clone(&has_ended);
+        let streams = Rc::<Cell<u32>>::default();
+        let pings = connection.ping_pong();
+        let counted = Rc::clone(&streams);
         let driver = async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "an HTTP/2 connection to a replica broke");
+            let dying = async {
+                match pings {
+                    Some(pings) => watch::is_dead(pings, heard, counted, silence_max, clock).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                ended = &mut connection => if let Err(error) = ended {
+                    tracing::debug!(%error, "an HTTP/2 connection to a replica broke");
+                },
+                // Its streams break with it.
+                () = dying => tracing::warn!(%address, "a replica's HTTP/2 connection is dead: it answers no PING"),
             }
             ended.set(true);
         };
-        Ok((Self { send, scheme, streams: Rc::default(), has_ended }, Box::pin(driver)))
+        let idle_since = Rc::default();
+        Ok((Self { send, scheme, streams, has_ended, idle_since }, Box::pin(driver)))
     }
 
     /// Whether the next request may be put on it.
@@ -100,8 +123,13 @@ impl Multiplexed {
         // Whatever is wrong with a connection that takes no request: the next one is not put on it.
         let unsent = |error: h2::Error| {
             self.has_ended.set(true);
-            Unanswered::Unsent(io::Error::other(error))
+            if is_declined(&error) {
+                Unanswered::Declined { error: io::Error::other(error), is_lost: false }
+            } else {
+                Unanswered::Unsent(io::Error::other(error))
+            }
         };
+        self.idle_since.set(None);
         let counted = Counted::new(&self.streams);
         let length = match &body {
             Outflow::Kept { data, .. } => Some(data.len() as u64),
@@ -212,14 +240,24 @@ impl Exchange {
         if error.is_go_away() {
             self.has_ended.set(true);
         }
-        let is_unprocessed =
-            error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM));
+        if is_declined(&error) {
+            return Unanswered::Declined { error: io::Error::other(error), is_lost: self.has_drawn };
+        }
+        let is_unprocessed = error.is_remote() && error.is_go_away();
         if is_unprocessed && !self.has_drawn {
             Unanswered::Unsent(io::Error::other(error))
         } else {
             Unanswered::Broken(io::Error::other(error))
         }
     }
+}
+
+/// Whether a replica that is well has not looked at a request: it leaves with good manners, or has enough to do at the moment.
+fn is_declined(error: &h2::Error) -> bool {
+    let reason = error.reason();
+    error.is_remote()
+        && (error.is_go_away() && reason == Some(h2::Reason::NO_ERROR)
+            || error.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM))
 }
 
 /// A body that is being sent as an HTTP/2 stream.
@@ -455,8 +493,17 @@ impl Connections {
         self.open.borrow_mut().clear();
     }
 
-    /// Drops those that have ended.
-    pub(crate) fn sweep(&self) {
-        self.open.borrow_mut().retain(|one| !one.has_ended());
+    /// Drops those that have ended, and those on which nothing has run for longer than `idle_max`.
+    pub(crate) fn sweep(&self, now: Stamp, idle_max: Duration) {
+        self.open.borrow_mut().retain(|one| {
+            if one.streams.get() > 0 {
+                one.idle_since.set(None);
+            }
+            let since = one.idle_since.get().unwrap_or(now);
+            if one.streams.get() == 0 {
+                one.idle_since.set(Some(since));
+            }
+            !one.has_ended() && now.since(since) <= idle_max
+        });
     }
 }

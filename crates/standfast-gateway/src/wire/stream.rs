@@ -121,3 +121,31 @@ impl AsyncWrite for Stream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use standfast_runtime::Net;
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_has_just_come_is_seen_before_the_runtime_knows_of_it() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = Net::real().connect_tcp(listener.local_addr().unwrap()).await.unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        let mut stream = Stream::Tcp(stream);
+        // A read that finds nothing: from here on the runtime waits for the kernel's word.
+        let nothing = std::future::poll_fn(|cx| Poll::Ready(stream.poll_read(cx, &mut [0]).is_pending()));
+        assert!(nothing.await && stream.is_quiet() && stream.is_silent());
+        peer.write_all(b"late").unwrap();
+        assert!(stream.is_quiet() && !stream.is_silent());
+        stream.read_exact(&mut [0; 4]).await.unwrap();
+        let nothing = std::future::poll_fn(|cx| Poll::Ready(stream.poll_read(cx, &mut [0]).is_pending()));
+        assert!(nothing.await && stream.is_silent());
+        drop(peer);
+        assert!(stream.is_quiet() && !stream.is_silent());
+    }
+}
