@@ -21,7 +21,7 @@ use std::time::Duration;
 use standfast_model::{AccessFormat, Instance, Stamp};
 use standfast_runtime::{Clock, Rng};
 
-use crate::explain::{Marks, Sample};
+use crate::explain::{Injection, Marks, Sample};
 
 /// A worker's buffer is handed over when it holds this much, or when it is told to.
 const BUFFER_BYTES: usize = 16 << 10;
@@ -69,6 +69,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) marks: Marks,
     /// The request whose answer was given again.
     pub(crate) replay_of: Option<&'a str>,
+    /// The faults that have hit it on purpose.
+    pub(crate) injected: &'a [Injection],
     pub(crate) user_agent: Option<&'a [u8]>,
     pub(crate) referer: Option<&'a [u8]>,
 }
@@ -387,7 +389,7 @@ fn json(out: &mut Vec<u8>, entry: &Entry<'_>) {
     }
     print(out, format_args!(r#","attempts":{}"#, entry.attempts));
     json_field(out, "reason", entry.reason.map(str::as_bytes), FIELD_BYTES_MAX);
-    let Marks { failed, retried, hedged, shed, slow, replayed } = entry.marks;
+    let Marks { failed, retried, hedged, shed, slow, replayed, injected } = entry.marks;
     let marks = [
         ("failed", failed),
         ("retried", retried),
@@ -395,11 +397,16 @@ fn json(out: &mut Vec<u8>, entry: &Entry<'_>) {
         ("shed", shed),
         ("slow", slow),
         ("replayed", replayed),
+        ("injected", injected),
     ];
     for (mark, _) in marks.iter().filter(|(_, is_marked)| *is_marked) {
         print(out, format_args!(r#","{mark}":true"#));
     }
     json_field(out, "replay_of", entry.replay_of.map(str::as_bytes), FIELD_BYTES_MAX);
+    if injected {
+        let names: Vec<&str> = entry.injected.iter().map(|one| one.id.as_str()).collect();
+        json_field(out, "faults", Some(names.join(",").as_bytes()), FIELD_BYTES_MAX);
+    }
     json_field(out, "trace_id", entry.trace_id.map(str::as_bytes), FIELD_BYTES_MAX);
     json_field(out, "user_agent", entry.user_agent, FIELD_BYTES_MAX);
     json_field(out, "referer", entry.referer, FIELD_BYTES_MAX);

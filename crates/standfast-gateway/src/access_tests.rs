@@ -27,6 +27,7 @@ fn entry() -> Entry<'static> {
         attempts: 1,
         marks: Marks::default(),
         replay_of: None,
+        injected: &[],
         user_agent: None,
         referer: None,
     }
@@ -53,6 +54,8 @@ fn a_line_of_json_holds_what_applies() {
         )
     );
     let instance = instance();
+    let fault = |id: &str| Injection { id: id.to_owned(), fault: "reset;for=1m".to_owned() };
+    let faults = [fault("a"), fault("b")];
     let full = Entry {
         status: None,
         trace_id: Some("4bf9"),
@@ -60,8 +63,17 @@ fn a_line_of_json_holds_what_applies() {
         service: Some("orders"),
         instance: Some(&instance),
         reason: Some("deadline"),
-        marks: Marks { failed: true, retried: true, hedged: true, shed: true, slow: true, replayed: true },
+        marks: Marks {
+            failed: true,
+            retried: true,
+            hedged: true,
+            shed: true,
+            slow: true,
+            replayed: true,
+            injected: true,
+        },
         replay_of: Some("0195-6"),
+        injected: &faults,
         user_agent: Some(b"curl"),
         referer: Some(b"http://a/"),
         ..entry()
@@ -69,10 +81,11 @@ fn a_line_of_json_holds_what_applies() {
     let full: serde_json::Value = serde_json::from_str(&line(AccessFormat::Json, &full)).unwrap();
     assert_eq!(full.get("status"), None);
     assert_eq!((&full["instance"], &full["reason"]), (&"orders-2.3".into(), &"deadline".into()));
-    for mark in ["failed", "retried", "hedged", "shed", "slow", "replayed"] {
+    assert_eq!(full["replay_of"], "0195-6");
+    for mark in ["failed", "retried", "hedged", "shed", "slow", "replayed", "injected"] {
         assert_eq!(full[mark], true);
     }
-    assert_eq!(full["replay_of"], "0195-6");
+    assert_eq!(full["faults"], "a,b");
     assert_eq!((&full["user_agent"], &full["trace_id"]), (&"curl".into(), &"4bf9".into()));
 }
 

@@ -15,6 +15,7 @@ use crate::client::BodyError;
 use crate::door::Inside;
 use crate::error::Refusal;
 use crate::explain::AttemptEnd;
+use crate::fault::Injected;
 use crate::headers;
 use crate::kept::Key;
 use crate::limiter;
@@ -65,6 +66,8 @@ pub(crate) struct Call {
     pub(crate) priority: Priority,
     /// Its answer is kept, or was.
     pub(crate) kept: Option<Key>,
+    /// The faults that it fits, if there are any.
+    pub(crate) injected: Option<Rc<Injected>>,
 }
 
 /// A replica's answer, and its body.
@@ -99,7 +102,7 @@ impl From<Refusal> for Failure {
 }
 
 /// What one attempt came to.
-enum Outcome {
+pub(crate) enum Outcome {
     Answered(Answer),
     /// Nothing was sent.
     Unsent,
@@ -478,7 +481,7 @@ fn silence(endpoint: &Endpoint, since: Stamp) -> Evidence {
     if endpoint.has_answered_since(since) { Evidence::Slow } else { Evidence::Silent }
 }
 
-/// Tries one replica once, on a connection that is there or on a new one.
+/// Tries one replica once, with what goes wrong on purpose.
 async fn attempt(
     call: &Call,
     outgoing: &Outgoing,
@@ -488,6 +491,19 @@ async fn attempt(
 ) -> Outcome {
     let traced = span_id.map(|span_id| outgoing.under(span_id));
     let outgoing = traced.as_deref().unwrap_or(outgoing);
+    match &call.injected {
+        None => send(call, outgoing, in_flight, patience).await,
+        Some(injected) => Box::pin(injected.attempt(call, outgoing, in_flight, patience)).await,
+    }
+}
+
+/// Tries one replica once, on a connection that is there or on a new one.
+pub(crate) async fn send(
+    call: &Call,
+    outgoing: &Outgoing,
+    in_flight: InFlight,
+    patience: Duration,
+) -> Outcome {
     let connect_max = call.worker.limits.get().connect_max.min(patience.max(PATIENCE_MIN));
     if call.service.policy.borrow().protocol == Protocol::Http2 {
         over_h2(call, outgoing, in_flight, connect_max).await
@@ -521,6 +537,11 @@ async fn over_h1(call: &Call, outgoing: &Outgoing, in_flight: InFlight, connect_
             Err(Unanswered::Unsent(_)) if !is_new => {}
             Err(error) => return unanswered(call, &in_flight, error),
             Ok(head) => {
+                if let Some(injected) = &call.injected
+                    && let Some(outcome) = Box::pin(injected.answered(call, &in_flight, &head)).await
+                {
+                    return outcome;
+                }
                 answered_well(call, &in_flight, head.status);
                 let body = if head.status == StatusCode::SWITCHING_PROTOCOLS {
                     AnswerBody::Upgraded(connected, in_flight)
@@ -578,6 +599,11 @@ async fn over_h2(call: &Call, outgoing: &Outgoing, in_flight: InFlight, connect_
                 if !is_new && connection.has_ended() => {}
             Err(error) => return unanswered(call, &in_flight, error),
             Ok((head, receiving, sending)) => {
+                if let Some(injected) = &call.injected
+                    && let Some(outcome) = Box::pin(injected.answered(call, &in_flight, &head)).await
+                {
+                    return outcome;
+                }
                 let is_unavailable = head.fields.named("grpc-status").is_some_and(|status| status == b"14");
                 let status = if is_unavailable { StatusCode::SERVICE_UNAVAILABLE } else { head.status };
                 answered_well(call, &in_flight, status);
@@ -589,7 +615,7 @@ async fn over_h2(call: &Call, outgoing: &Outgoing, in_flight: InFlight, connect_
 }
 
 /// Takes in an answer's status and time.
-fn answered_well(call: &Call, in_flight: &InFlight, status: StatusCode) {
+pub(crate) fn answered_well(call: &Call, in_flight: &InFlight, status: StatusCode) {
     let (now, endpoint) = (call.worker.clock.now(), in_flight.endpoint());
     let took = now.since(in_flight.started());
     endpoint.counters.attempts.add(1);
@@ -602,7 +628,7 @@ fn answered_well(call: &Call, in_flight: &InFlight, status: StatusCode) {
 }
 
 /// Takes in that there is no answer.
-fn unanswered(call: &Call, in_flight: &InFlight, error: Unanswered) -> Outcome {
+pub(crate) fn unanswered(call: &Call, in_flight: &InFlight, error: Unanswered) -> Outcome {
     let (now, endpoint) = (call.worker.clock.now(), in_flight.endpoint());
     let took = now.since(in_flight.started());
     let instance = &endpoint.instance;

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 
 use crate::client::{BodyError, Client, Conn};
+use crate::fault::{SlowHead, Tampered};
 use crate::kept::Tee;
 use crate::pool::InFlight;
 use crate::upstream::h1::Connected;
@@ -163,6 +164,10 @@ pub(crate) enum AnswerBody {
     Kept(Box<Tee>),
     /// The replica speaks another protocol now.
     Upgraded(Box<Connected>, InFlight),
+    /// A fault changes it on its way.
+    Tampered(Box<Tampered>),
+    /// There is no answer: a fault has the client's connection reset, over HTTP/2 its stream.
+    Reset,
 }
 
 /// An answer's body over HTTP/1.1, with what is left of the request's.
@@ -186,6 +191,14 @@ pub(crate) struct H2Answer {
 pub(crate) struct BrokenOff;
 
 impl AnswerBody {
+    /// How slowly its head is to come, if a fault says so.
+    pub(crate) fn slow_head(&self) -> Option<SlowHead> {
+        match self {
+            Self::Tampered(tampered) => tampered.slow_head(),
+            _ => None,
+        }
+    }
+
     /// Reads on; the connection is given back as soon as the answer is complete.
     pub(crate) fn poll_next(
         &mut self,
@@ -194,6 +207,7 @@ impl AnswerBody {
     ) -> Poll<Result<Step, BrokenOff>> {
         let polled = match self {
             Self::Empty | Self::Upgraded(..) => return Poll::Ready(Ok(Step::End(None))),
+            Self::Reset => return Poll::Ready(Err(BrokenOff)),
             Self::Whole(data) => {
                 let data = std::mem::take(data);
                 *self = Self::Empty;
@@ -206,6 +220,7 @@ impl AnswerBody {
             Self::H1(answer) => answer.poll_next(cx, sink),
             Self::H2(answer) => answer.poll_next(cx, sink),
             Self::Kept(tee) => tee.poll_next(cx, sink),
+            Self::Tampered(tampered) => tampered.poll_next(cx, sink),
         };
         if let Poll::Ready(Ok(Step::End(_)) | Err(_)) = polled {
             self.finish();
@@ -216,17 +231,20 @@ impl AnswerBody {
     /// Sends on what is left of the request, while nobody takes the answer.
     pub(crate) fn send_request(&mut self, cx: &mut Context<'_>) {
         match self {
-            Self::Empty | Self::Whole(_) | Self::Upgraded(..) => {}
+            Self::Empty | Self::Whole(_) | Self::Upgraded(..) | Self::Reset => {}
             Self::H1(answer) => answer.send_request(cx),
             Self::H2(answer) => answer.send_request(cx),
             Self::Kept(tee) => tee.send_request(cx),
+            Self::Tampered(tampered) => tampered.send_request(cx),
         }
     }
 
     /// Lets go of a body; the connection is kept when it can serve another request.
     pub(crate) fn finish(&mut self) {
-        if let Self::H1(answer) = std::mem::replace(self, Self::Empty) {
-            answer.finish();
+        match std::mem::replace(self, Self::Empty) {
+            Self::H1(answer) => answer.finish(),
+            Self::Tampered(mut tampered) => tampered.finish(),
+            _ => {}
         }
     }
 
@@ -236,7 +254,8 @@ impl AnswerBody {
             Self::H1(answer) => answer.is_sending(),
             Self::H2(answer) => answer.sending.is_some(),
             Self::Kept(tee) => tee.is_sending(),
-            Self::Empty | Self::Whole(_) | Self::Upgraded(..) => false,
+            Self::Tampered(tampered) => tampered.is_sending(),
+            Self::Empty | Self::Whole(_) | Self::Upgraded(..) | Self::Reset => false,
         }
     }
 
@@ -246,7 +265,8 @@ impl AnswerBody {
             Self::Empty => true,
             Self::Whole(data) => data.is_empty(),
             Self::H1(answer) => answer.reader.is_done(),
-            Self::H2(_) | Self::Kept(_) | Self::Upgraded(..) => false,
+            Self::Tampered(tampered) => tampered.is_complete(),
+            Self::H2(_) | Self::Kept(_) | Self::Upgraded(..) | Self::Reset => false,
         }
     }
 }

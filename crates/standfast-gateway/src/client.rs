@@ -199,6 +199,8 @@ impl Client {
 pub(crate) enum BodyError {
     /// The client is gone.
     Gone,
+    /// A fault that was injected: its connection is to be reset, over HTTP/2 its stream.
+    Reset,
     /// It is to be answered with this, and the connection closed.
     Refused(Refusal),
 }
@@ -216,6 +218,7 @@ pub(crate) struct Conn {
     body_bytes_read: u64,
     /// What is left to write of `100 Continue`, which is owed before the body is waited for.
     continue_owed: &'static [u8],
+    is_reset: bool,
 }
 
 /// What came instead of a request.
@@ -238,6 +241,7 @@ impl Conn {
             body_bytes_max: 0,
             body_bytes_read: 0,
             continue_owed: b"",
+            is_reset: false,
         }
     }
 
@@ -336,6 +340,19 @@ impl Conn {
             Ok(1..) => Poll::Pending, // the next request, early
             Ok(0) | Err(_) => Poll::Ready(()),
         }
+    }
+
+    /// Has the connection end with a reset instead of an orderly end, as soon as it is dropped.
+    pub(crate) fn reset(&mut self) {
+        self.is_reset = true;
+        if let Err(error) = self.stream.reset_at_end() {
+            tracing::debug!(%error, "a client left before its connection was reset");
+        }
+    }
+
+    /// Whether it ends with a reset.
+    pub(crate) const fn is_reset(&self) -> bool {
+        self.is_reset
     }
 
     /// How much of the request's body was read.

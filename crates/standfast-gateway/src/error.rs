@@ -63,12 +63,17 @@ pub(crate) enum Refusal {
     Broken(ServiceName),
     #[error("the service did not agree to a WebSocket here")]
     NoWebSocket,
+    #[error("{0}")]
+    BadFaultToken(&'static str),
+    /// With the status, and the one of gRPC.
+    #[error("this is not an answer of the service: a fault was injected on purpose")]
+    Injected(StatusCode, u8),
 }
 
 impl Refusal {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::BadRequest(_) | Self::BadFaultToken(_) => StatusCode::BAD_REQUEST,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
@@ -83,6 +88,7 @@ impl Refusal {
             Self::Broken(_) | Self::NoWebSocket => StatusCode::BAD_GATEWAY,
             Self::KeyReused(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::KeyInUse(_) => StatusCode::CONFLICT,
+            Self::Injected(status, _) => *status,
         }
     }
 
@@ -104,6 +110,8 @@ impl Refusal {
             Self::NoWebSocket => "no-websocket",
             Self::KeyReused(_) => "key-reused",
             Self::KeyInUse(_) => "key-in-use",
+            Self::BadFaultToken(_) => "bad-fault-token",
+            Self::Injected(..) => "injected-fault",
         }
     }
 
@@ -125,13 +133,24 @@ impl Refusal {
             | Self::HeadTooLarge
             | Self::BodyTooLarge
             | Self::Expectation
-            | Self::Version => 13,
+            | Self::Version
+            | Self::BadFaultToken(_) => 13,
             Self::Connect | Self::NoRoute => 12,
             Self::RateLimited(_) | Self::Shed(..) | Self::RouteFull => 8,
             Self::KeyReused(_) => 3,
             Self::Deadline(_) => 4,
             Self::NoReplica(_) | Self::TooManyHeld(_) | Self::Broken(_) | Self::NoWebSocket => 14,
             Self::KeyInUse(_) => 10,
+            Self::Injected(_, status) => *status,
+        }
+    }
+
+    /// The status as which the gateway would take it, had a replica answered so.
+    pub(crate) fn seen_as(&self, is_grpc: bool) -> StatusCode {
+        match self.grpc_status() {
+            14 if is_grpc => StatusCode::SERVICE_UNAVAILABLE,
+            _ if is_grpc => StatusCode::OK,
+            _ => self.status(),
         }
     }
 

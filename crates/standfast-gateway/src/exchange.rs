@@ -12,6 +12,7 @@ use crate::attempt::{self, Answer, Call, Failure, Outgoing};
 use crate::body::{AnswerBody, Source};
 use crate::client::{BodyError, Client};
 use crate::error::Refusal;
+use crate::fault::{self, Injected};
 use crate::filters::HeaderEdits;
 use crate::headers::{self, Said};
 use crate::kept::{self, Key};
@@ -55,8 +56,12 @@ pub(crate) async fn exchange(
     let is_grpc = head.is_grpc();
     let routed = headers::take_in(&mut head, is_public)
         .and_then(|said| Ok((said, worker.route(&client.kind, &head)?)))
-        .and_then(|(said, routed)| Ok((admit_to_route(worker, client, &head, &routed)?, said, routed)));
-    let (place, said, routed) = match routed {
+        .and_then(|(said, routed)| Ok((admit_to_route(worker, client, &head, &routed)?, said, routed)))
+        .and_then(|(place, said, routed)| {
+            let injected = fault::of_request(worker, &mut head, &routed, said.has_fault_token, is_public)?;
+            Ok((place, said, routed, injected))
+        });
+    let (place, said, routed, injected) = match routed {
         Ok(routed) => routed,
         Err(refusal) => {
             worker.counters.refuse(refusal.reason());
@@ -70,7 +75,7 @@ pub(crate) async fn exchange(
         let story = story::begin(teller, &head, &source, outcome);
         return Some(Reply { story, _place: place, ..reply }.identified(&asked));
     }
-    let call = prepare(worker, client, &mut head, &said, &routed, &asked);
+    let call = prepare(worker, client, &mut head, &said, &routed, &asked, injected);
     teller.call = Some(&call);
     let tally = Tally::new(&call.service, started);
     let (head, source, carried) = carry(&call, head, source, &said, &routed, &notes, gone).await;
@@ -86,6 +91,10 @@ pub(crate) async fn exchange(
                 story.end(worker, 0, false);
             }
             return None;
+        }
+        Err(BodyError::Reset) => {
+            let story = story::begin(teller, &head, &source, Outcome::Reset);
+            Reply { story, _place: place, ..Reply::reset() }
         }
         Err(BodyError::Refused(refusal)) => {
             call.service.counters.refuse(&refusal);
@@ -108,7 +117,7 @@ async fn carry(
     said: &Said,
     routed: &Routed,
     notes: &Notes,
-    mut gone: impl FnMut(&mut Context<'_>) -> Poll<()>,
+    gone: impl FnMut(&mut Context<'_>) -> Poll<()>,
 ) -> (RequestHead, Source, Result<Answer, BodyError>) {
     let is_repeatable = headers::is_repeatable(&head.method, said.has_idempotency_key);
     let bytes_max = call.worker.limits.get().replay_bytes_max;
@@ -122,23 +131,37 @@ async fn carry(
     if let Some(rule) = routed.rule() {
         mirror(call, &outgoing, rule);
     }
-    let carried = {
-        let mut carrying = pin!(async {
-            match &call.kept {
-                None => attempt::carry(call, &outgoing, notes).await,
-                Some(key) => Box::pin(kept::carry(call, &outgoing, notes, key)).await,
-            }
-        });
-        let unless_gone = std::future::poll_fn(|cx| match carrying.as_mut().poll(cx) {
-            Poll::Ready(Ok(answer)) => Poll::Ready(Ok(answer)),
-            Poll::Ready(Err(Failure::Refused(refusal))) => Poll::Ready(Err(BodyError::Refused(refusal))),
-            Poll::Ready(Err(Failure::Client(error))) => Poll::Ready(Err(error)),
-            Poll::Pending => gone(cx).map(|()| Err(BodyError::Gone)),
-        });
-        unless_gone.await
+    let carried = match &call.injected {
+        None => unless_gone(answered(call, &outgoing, notes), gone).await,
+        Some(injected) => unless_gone(Box::pin(injected.carry(call, &outgoing, notes)), gone).await,
     };
     let Outgoing { head, source, .. } = outgoing;
     (head, source, carried)
+}
+
+/// Has a request answered by a replica, or by what was kept of its first answer.
+///
+/// # Errors
+/// Why there is no answer.
+pub(crate) async fn answered(call: &Call, outgoing: &Outgoing, notes: &Notes) -> Result<Answer, Failure> {
+    match &call.kept {
+        None => attempt::carry(call, outgoing, notes).await,
+        Some(key) => Box::pin(kept::carry(call, outgoing, notes, key)).await,
+    }
+}
+
+async fn unless_gone(
+    carrying: impl Future<Output = Result<Answer, Failure>>,
+    mut gone: impl FnMut(&mut Context<'_>) -> Poll<()>,
+) -> Result<Answer, BodyError> {
+    let mut carrying = pin!(carrying);
+    let carried = std::future::poll_fn(|cx| match carrying.as_mut().poll(cx) {
+        Poll::Ready(Ok(answer)) => Poll::Ready(Ok(answer)),
+        Poll::Ready(Err(Failure::Refused(refusal))) => Poll::Ready(Err(BodyError::Refused(refusal))),
+        Poll::Ready(Err(Failure::Client(error))) => Poll::Ready(Err(error)),
+        Poll::Pending => gone(cx).map(|()| Err(BodyError::Gone)),
+    });
+    carried.await
 }
 
 /// Gives a request its name, and its place in a trace.
@@ -210,6 +233,7 @@ fn prepare(
     said: &Said,
     routed: &Routed,
     asked: &Asked,
+    injected: Option<Rc<Injected>>,
 ) -> Call {
     let is_public = client.kind.is_public();
     let service = Rc::clone(routed.service());
@@ -249,15 +273,8 @@ fn prepare(
     };
     let key_hash = key_of(&service, client, head);
     let zone = routed.zone().cloned();
-    Call {
-        worker: Rc::clone(worker),
-        service,
-        zone,
-        deadline: asked.at.plus(allowed),
-        key_hash,
-        priority,
-        kept,
-    }
+    let deadline = asked.at.plus(allowed);
+    Call { worker: Rc::clone(worker), service, zone, deadline, key_hash, priority, kept, injected }
 }
 
 /// The hash of what the same replica is wanted for.
@@ -306,6 +323,7 @@ fn mirror(call: &Call, outgoing: &Outgoing, rule: &Rule<Rc<Service>>) {
         key_hash: None,
         priority: Priority::Low,
         kept: None,
+        injected: None,
     };
     let worker = Rc::clone(&call.worker);
     worker.spawn(async move {
@@ -342,6 +360,17 @@ impl Reply {
             head: ResponseHead::of_parts(refusal.status(), fields, framing),
             body: AnswerBody::Whole(body),
             ends_connection: refusal.ends_connection(),
+            story: None,
+            _place: None,
+        }
+    }
+
+    /// No answer at all: the client's connection ends with a reset, over HTTP/2 its stream.
+    fn reset() -> Self {
+        Self {
+            head: ResponseHead::of_parts(StatusCode::BAD_GATEWAY, Fields::default(), Framing::None),
+            body: AnswerBody::Reset,
+            ends_connection: true,
             story: None,
             _place: None,
         }

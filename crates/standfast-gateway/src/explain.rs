@@ -23,6 +23,8 @@ pub(crate) const BYTES_MAX: usize = 8 << 20;
 const TEXT_BYTES_MAX: usize = 512;
 /// Attempts in a record; of more, the first ones and the last are kept.
 const ATTEMPTS_MAX: usize = 16;
+/// Faults in a record.
+const INJECTIONS_MAX: usize = 8;
 
 /// What makes a request worth a record and a line in the access log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,12 +42,15 @@ pub struct Marks {
     pub slow: bool,
     /// It was given the answer that was kept of an earlier one with the same `Idempotency-Key`.
     pub replayed: bool,
+    /// A fault was injected: what is said of it is an experiment.
+    pub injected: bool,
 }
 
 impl Marks {
     /// Whether there is any.
     pub const fn any(self) -> bool {
-        self.failed || self.retried || self.hedged || self.shed || self.slow || self.replayed
+        let Self { failed, retried, hedged, shed, slow, replayed, injected } = self;
+        failed || retried || hedged || shed || slow || replayed || injected
     }
 }
 
@@ -113,6 +118,9 @@ pub struct Record {
     /// The request whose answer it was given, when that was kept: its `Standfast-Request-Id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replay_of: Option<String>,
+    /// The faults that have hit it on purpose.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub injected: Vec<Injection>,
     /// Further attempts that the service's retry budget would have paid for at the end.
     pub budget_left: f64,
     /// What was left of its time; 0 when that was over.
@@ -125,6 +133,15 @@ pub struct Record {
     pub bytes_in: u64,
     /// Of its answer's body.
     pub bytes_out: u64,
+}
+
+/// A fault that was injected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Injection {
+    /// Its name.
+    pub id: String,
+    /// What it is, as [`crate::Fault`] is written.
+    pub fault: String,
 }
 
 /// One attempt to have a request answered.
@@ -348,6 +365,11 @@ impl Record {
         let surplus = surplus(self.attempts.len());
         self.attempts_left_out += u32::try_from(surplus.len()).unwrap_or(u32::MAX);
         self.attempts.drain(surplus);
+        self.injected.truncate(INJECTIONS_MAX);
+        for Injection { id, fault } in &mut self.injected {
+            cut(id, TEXT_BYTES_MAX);
+            cut(fault, TEXT_BYTES_MAX);
+        }
         self.attempts.shrink_to_fit();
     }
 
@@ -368,6 +390,11 @@ impl Record {
             + self.path.len()
             + self.service.as_ref().map_or(0, |service| service.as_str().len())
             + size_of_val(&*self.attempts)
+            + self
+                .injected
+                .iter()
+                .map(|one| size_of::<Injection>() + one.id.len() + one.fault.len())
+                .sum::<usize>()
             + names
     }
 
@@ -383,6 +410,9 @@ impl Record {
             let shown = number + 1 + if is_after_gap { self.attempts_left_out as usize } else { 0 };
             lines.push(format!("{shown:>2}. {}", attempt.sentence(before.filter(|_| !is_after_gap))));
             before = Some(attempt);
+        }
+        for Injection { id, fault } in &self.injected {
+            lines.push(format!("Injected on purpose: fault `{}` ({}).", visible(id), visible(fault)));
         }
         lines.push(self.verdict());
         lines.push(self.rest());
@@ -401,6 +431,9 @@ impl Record {
         };
         let _strings_take_all = match self.status {
             Some(status) => write!(line, ": answered with {status} after {}.", millis(self.took_ms)),
+            None if self.reason.is_some() => {
+                write!(line, ": its connection was reset after {}.", millis(self.took_ms))
+            }
             None => write!(line, ": its client left after {}.", millis(self.took_ms)),
         };
         line
@@ -410,7 +443,11 @@ impl Record {
     fn verdict(&self) -> String {
         let last = self.attempts.last();
         let Some(status) = self.status else {
-            return "Nobody was there any more to be answered.".to_owned();
+            return if self.reason.is_some() {
+                "The gateway reset the client's connection: that is the fault.".to_owned()
+            } else {
+                "Nobody was there any more to be answered.".to_owned()
+            };
         };
         let Some(reason) = self.reason.as_deref() else {
             if let Some(first) = &self.replay_of {
@@ -438,6 +475,10 @@ impl Record {
             }
             "key-reused" => "its `Idempotency-Key` was used for a request with another body",
             "key-in-use" => "a request with the same `Idempotency-Key` was still under way",
+            "injected-fault" => "the fault made this answer, and not the service",
+            "bad-fault-token" => {
+                "its Standfast-Fault is not signed with this stack's key, malformed or expired"
+            }
             "connect-not-served" => "CONNECT is not served here",
             _ if self.marks.shed => "the gateway did not let it in, to keep the others fast",
             _ => "the gateway could not get an answer",

@@ -35,6 +35,7 @@ fn record(id: &str, at: u64) -> Record {
         attempts: Vec::new(),
         attempts_left_out: 0,
         replay_of: None,
+        injected: Vec::new(),
         budget_left: 4.2,
         deadline_left_ms: 9_939.0,
         waited_ms: 0.0,
@@ -232,6 +233,7 @@ fn marked_requests_are_always_taken_and_others_by_chance() {
         Marks { shed: true, ..Marks::default() },
         Marks { slow: true, ..Marks::default() },
         Marks { replayed: true, ..Marks::default() },
+        Marks { injected: true, ..Marks::default() },
     ];
     for marks in marked {
         assert!(Sample::one_in(0).takes(marks, &mut rng));

@@ -19,6 +19,8 @@ pub(crate) struct Said {
     /// What `Standfast-Deadline` or `grpc-timeout` says, the shorter.
     pub(crate) left: Option<Duration>,
     pub(crate) priority: Option<Priority>,
+    /// It carries a `Standfast-Fault`.
+    pub(crate) has_fault_token: bool,
 }
 
 /// Takes out of a request what is for the gateway or between two neighbours only, and, on a listener that is open to anyone
@@ -37,6 +39,7 @@ pub(crate) fn take_in(head: &mut RequestHead, is_public: bool) -> Result<Said, R
             Known::GrpcTimeout => said.left = shorter(said.left, parse_grpc_timeout(value)?),
             Known::Priority => said.priority = Some(parse_priority(value)?),
             Known::Forwarded => has_forwarded = true,
+            Known::Fault => said.has_fault_token = true,
             known => has_hop_by_hop |= known.is_hop_by_hop(),
         }
     }

@@ -13,6 +13,7 @@
 //! - `kept` keeps answers to requests with an `Idempotency-Key`, where a service asks for it.
 //! - `trace` names requests, `story` tells what became of them: to `access`, to `spans` and, when something happened, to `explain`.
 //! - `stats` and `histogram` are what is counted, `exposition` is how Prometheus reads it; `export` sends spans, as `otlp` writes them.
+//! - `fault` is what goes wrong on purpose, for experiments.
 //!
 //! Each worker is one thread with a runtime, sockets, connections and scores of its own (`worker`); workers share nothing but
 //! the [`Snapshot`], which is replaced as a whole and never changed, and what `kept` and `rate` count. There are no locks on the path of a
@@ -35,6 +36,7 @@ mod exchange;
 mod explain;
 mod export;
 mod exposition;
+mod fault;
 mod filters;
 mod flood;
 mod gray;
@@ -76,9 +78,13 @@ pub use access::{AccessLog, Counts as AccessCounts};
 pub use config::Plant;
 pub use config::{Config, Limits, SWEEP_PERIOD};
 pub use error::Error;
-pub use explain::{Attempt, AttemptEnd, Filter, Marks, Record};
+pub use explain::{Attempt, AttemptEnd, Filter, Injection, Marks, Record};
 pub use export::export_spans;
 pub use exposition::Exposition;
+pub use fault::{
+    Abort, Act, BadFault, BadKey, FAULTS_MAX, Fault, FaultKey, FaultState, FaultStatus, Faults, LASTS_MAX,
+    Latency, Moment, Place, PutError, ReplicaName, Side,
+};
 pub use histogram::{Exemplar, Histogram};
 pub use listener::{ListenerInput, ListenerKind};
 pub use otlp::Sender as SpanSender;

@@ -189,6 +189,8 @@ pub(crate) struct InFlight {
     endpoint: Rc<Endpoint>,
     started: Cell<Stamp>,
     is_judged: Cell<bool>,
+    /// How long a fault has held it before it was sent: that counts as the replica's time.
+    held: Cell<Duration>,
     /// It finds out whether a replica that was too slow is well again.
     is_trial: bool,
 }
@@ -206,6 +208,7 @@ impl InFlight {
             endpoint: Rc::clone(endpoint),
             started: Cell::new(started),
             is_judged: Cell::new(false),
+            held: Cell::default(),
             is_trial,
         }
     }
@@ -221,7 +224,12 @@ impl InFlight {
 
     /// Time begins anew: what came before was not the replica's work.
     pub(crate) fn restart(&self, now: Stamp) {
-        self.started.set(now);
+        self.started.set(now.minus(self.held.get()));
+    }
+
+    /// A fault has held it for so long before it was sent.
+    pub(crate) fn is_held(&self, time: Duration) {
+        self.held.set(self.held.get() + time);
     }
 
     /// What became of it is known: only then does it count as more than a client that left.

@@ -28,7 +28,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Rc<Client>, stream: Stream
     let conn = Rc::new(RefCell::new(Conn::new(stream, buffer)));
     requests(&worker, &client, &conn).await;
     // TLS says when it ends, if that can be written at once; it may have been said before.
-    if conn.borrow().stream.is_tls() {
+    if conn.borrow().stream.is_tls() && !conn.borrow().is_reset() {
         let _said_or_not = std::future::poll_fn(|cx| {
             Poll::Ready(std::pin::Pin::new(&mut conn.borrow_mut().stream).poll_shutdown(cx))
         })
@@ -105,6 +105,13 @@ async fn request(
         }
         return false;
     }
+    if matches!(reply.body, AnswerBody::Reset) {
+        conn.borrow_mut().reset();
+        if let Some(story) = reply.story.take() {
+            story.end(worker, 0, false);
+        }
+        return false;
+    }
     if !reply.body.is_sending() {
         // Else it is the replica's, which would take the end of the truncated body for the end of the body.
         conn.borrow_mut().skip_read_body();
@@ -130,7 +137,11 @@ async fn request(
     write_head(&mut conn.borrow_mut().out, &reply, is_http_11, out, closes);
     conn.borrow_mut().owe_no_continue();
     let mut sent = 0;
-    let is_whole = relay(client, conn, &mut reply.body, out, &mut sent).await;
+    let has_head_gone = match reply.body.slow_head() {
+        None => true,
+        Some(slow) => Box::pin(slow.dribble(conn)).await.is_ok(),
+    };
+    let is_whole = has_head_gone && relay(client, conn, &mut reply.body, out, &mut sent).await;
     worker.counters.count_bodies(conn.borrow().body_bytes_read(), sent);
     if let Some(story) = reply.story.take() {
         story.end(worker, sent, is_whole);
@@ -243,6 +254,9 @@ async fn refuse(conn: &Rc<RefCell<Conn>>, client: &Client, refusal: &Refusal) {
 
 /// Ends the connection so that the client sees what was written: what it still sends is read for a while.
 async fn linger(worker: &Worker, conn: &RefCell<Conn>) {
+    if conn.borrow().is_reset() {
+        return;
+    }
     let mut read = 0;
     let lingering = std::future::poll_fn(|cx| {
         let mut conn = conn.borrow_mut();

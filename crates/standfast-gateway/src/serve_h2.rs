@@ -357,6 +357,13 @@ async fn answer(
         respond.send_reset(Reason::INTERNAL_ERROR);
         return false;
     }
+    if matches!(reply.body, AnswerBody::Reset) {
+        respond.send_reset(Reason::INTERNAL_ERROR);
+        return false;
+    }
+    if let Some(slow) = reply.body.slow_head() {
+        slow.wait(&reply.head).await;
+    }
     let has_no_body = reply.has_no_body(method);
     for known in [Known::Connection, Known::Upgrade, Known::TransferEncoding] {
         reply.head.fields.remove(known);

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::config::Config;
 use crate::error::Error;
 use crate::explain::{self, Filter, Record, Records};
+use crate::fault::Faults;
 use crate::kept::Stores;
 use crate::listener::ListenerInput;
 use crate::snapshot::Snapshot;
@@ -28,6 +29,7 @@ pub struct Gateway {
     workers: Vec<Handle>,
     snapshot: watch::Receiver<Arc<Snapshot>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    faults: Faults,
 }
 
 #[derive(Debug)]
@@ -63,10 +65,12 @@ impl Gateway {
         let mut rng = Rng::seeded(seed);
         let route_states = Arc::new(RouteStates::new(rng.bits()));
         let kept = Arc::<Stores>::default();
+        let faults = Faults::new(clock);
         let mut gateway = Self {
             workers: Vec::with_capacity(count),
             snapshot: snapshot.clone(),
             threads: Mutex::default(),
+            faults: faults.clone(),
         };
         for (worker, sockets) in shares.into_iter().enumerate() {
             let (sender, commands) = mpsc::channel(COMMANDS_MAX);
@@ -83,6 +87,7 @@ impl Gateway {
                 records: records.clone(),
                 route_states: Arc::clone(&route_states),
                 kept: Arc::clone(&kept),
+                faults: faults.clone(),
             };
             let thread = start_thread(worker, setup).map_err(|source| Error::Worker { worker, source })?;
             gateway.workers.push(Handle { commands: sender, counters, records });
@@ -116,6 +121,11 @@ impl Gateway {
         stats.access_log = snapshot.access_log.as_ref().map(|log| log.counts());
         stats.spans = snapshot.spans.as_ref().map(|spans| spans.counts());
         stats
+    }
+
+    /// The faults that are injected, by which they come and go.
+    pub const fn faults(&self) -> &Faults {
+        &self.faults
     }
 
     /// What became of a request, if it is remembered: by its `Standfast-Request-Id`, what its client calls it, or its trace.

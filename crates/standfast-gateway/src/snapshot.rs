@@ -26,6 +26,8 @@ pub struct Snapshot {
     pub access_log: Option<Arc<crate::AccessLog>>,
     /// Where spans go, and which traces are sampled.
     pub spans: Option<Arc<crate::Spans>>,
+    /// By what `Standfast-Fault` is signed; without it, nobody's is obeyed.
+    pub fault_key: Option<Arc<crate::FaultKey>>,
 }
 
 /// The replicas of one service.

@@ -62,6 +62,8 @@ pub struct Stats {
     pub body_bytes_in: u64,
     /// Bytes of answers' bodies that were sent, counted when the answer has gone.
     pub body_bytes_out: u64,
+    /// Requests whose `Standfast-Fault` was not obeyed: not signed with the stack's key, expired or malformed.
+    pub bad_fault_tokens: u64,
     /// The longest that a worker's loop has lagged.
     #[serde(rename = "lag_max_ms", serialize_with = "millis")]
     pub lag_max: Duration,
@@ -278,6 +280,7 @@ pub(crate) struct WorkerCounters {
     refused_by_reason: RefusedCounters,
     body_bytes_in: Counter,
     body_bytes_out: Counter,
+    pub(crate) bad_fault_tokens: Counter,
     pub(crate) lag_max_micros: Counter,
     /// Changed with the snapshot only.
     pub(crate) services: Mutex<BTreeMap<ServiceName, Arc<ServiceCounters>>>,
@@ -474,6 +477,7 @@ pub(crate) fn merged<'a>(workers: impl Iterator<Item = &'a WorkerCounters>) -> S
         worker.refused_by_reason.add_to(&mut sum.refused_by_reason);
         sum.body_bytes_in += worker.body_bytes_in.get();
         sum.body_bytes_out += worker.body_bytes_out.get();
+        sum.bad_fault_tokens += worker.bad_fault_tokens.get();
         sum.lag_max = sum.lag_max.max(Duration::from_micros(worker.lag_max_micros.get()));
         for (name, counters) in &*worker.services.lock().unwrap_or_else(PoisonError::into_inner) {
             counters.add_to(sum.services.entry(name.clone()).or_default());

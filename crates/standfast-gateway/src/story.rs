@@ -12,7 +12,8 @@ use crate::attempt::Call;
 use crate::body::Source;
 use crate::client::Client;
 use crate::error::Refusal;
-use crate::explain::{Attempt, AttemptEnd, Marks, Record, Sample};
+use crate::explain::{Attempt, AttemptEnd, Injection, Marks, Record, Sample};
+use crate::fault::Injected;
 use crate::pool::InFlight;
 use crate::spans::{RequestSpans, SpanId};
 use crate::trace::{RequestId, TraceContext, hex_of};
@@ -90,6 +91,8 @@ pub(crate) struct Story {
     referer: Option<Vec<u8>>,
     /// Tells at the end how much of it came.
     source: Source,
+    /// Knows at the end which faults have hit it.
+    injected: Option<Rc<Injected>>,
     is_record: bool,
     spans: Option<SpanStory>,
 }
@@ -111,6 +114,8 @@ pub(crate) enum Outcome<'a> {
     Refused(&'a Refusal),
     /// Its client left before there was an answer.
     Abandoned,
+    /// A fault had the client's connection reset.
+    Reset,
 }
 
 /// What is known of a request while it is worked on.
@@ -143,7 +148,7 @@ pub(crate) fn begin(
         failed: match outcome {
             Outcome::Answered(status) => status >= 500,
             Outcome::Refused(refusal) => refusal.status().is_server_error(),
-            Outcome::Abandoned => true,
+            Outcome::Abandoned | Outcome::Reset => true,
         },
         retried: attempts.iter().skip(1).any(|note| !note.is_hedge),
         hedged: attempts.iter().any(|note| note.is_hedge),
@@ -153,9 +158,12 @@ pub(crate) fn begin(
         ),
         slow: is_slow,
         replayed: notes.replay_of.get().is_some(),
+        injected: call.and_then(|call| call.injected.as_ref()).is_some_and(|injected| injected.has_hit()),
     };
     let is_record = Sample::one_in(SAMPLE).takes(marks, &mut worker.rng.borrow_mut());
-    if !is_record && !asked.is_traced && !worker.writes_access_log() {
+    // A fault may still hit the answer's body.
+    let injected = call.and_then(|call| call.injected.clone());
+    if !is_record && injected.is_none() && !asked.is_traced && !worker.writes_access_log() {
         return None;
     }
     if asked.is_traced
@@ -180,15 +188,17 @@ pub(crate) fn begin(
         status: match outcome {
             Outcome::Answered(status) => Some(status),
             Outcome::Refused(refusal) => Some(refusal.status().as_u16()),
-            Outcome::Abandoned => None,
+            Outcome::Abandoned | Outcome::Reset => None,
         },
         reason: match outcome {
             Outcome::Refused(refusal) => Some(Cow::Borrowed(refusal.reason())),
+            Outcome::Reset => Some(Cow::Borrowed("injected-fault")),
             _ => None,
         },
         attempts: told(&attempts, asked.at, now, outcome, notes.goes_on.get()),
         attempts_left_out: 0,
         replay_of: notes.replay_of.get().map(|first| first.to_string()),
+        injected: Vec::new(),
         budget_left: call.map_or(0.0, |call| call.service.budget_left(now)),
         deadline_left_ms: call.map_or(0.0, |call| millis(call.deadline.since(now))),
         waited_ms: millis(notes.waited.get()),
@@ -204,6 +214,7 @@ pub(crate) fn begin(
         user_agent: text(&head.fields, "user-agent"),
         referer: text(&head.fields, "referer"),
         source: source.clone(),
+        injected,
         is_record,
         spans: asked.is_traced.then(|| SpanStory::new(asked, &head.fields, &attempts)),
     }))
@@ -218,6 +229,11 @@ impl Story {
         self.record.bytes_out = bytes_out;
         if !is_whole {
             self.record.marks.failed = true;
+        }
+        if let Some(injected) = &self.injected {
+            self.record.marks.injected = injected.has_hit();
+            let told = injected.told().into_iter().map(|(id, fault)| Injection { id, fault });
+            self.record.injected = told.collect();
         }
         let record = &self.record;
         let answered = record.attempts.iter().find(|attempt| attempt.end == AttemptEnd::Answered);
@@ -241,6 +257,7 @@ impl Story {
             attempts: u32::try_from(record.attempts.len()).unwrap_or(u32::MAX),
             marks: record.marks,
             replay_of: record.replay_of.as_deref(),
+            injected: &record.injected,
             user_agent: self.user_agent.as_deref(),
             referer: self.referer.as_deref(),
         });

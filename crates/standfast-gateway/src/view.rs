@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use standfast_model::{Route, ServiceName, ZoneName};
 
+use crate::fault::FaultKey;
 use crate::pool::Service;
 use crate::rate::RateLimiter;
 use crate::routes::{RouteTable, Rule};
@@ -24,6 +25,7 @@ pub(crate) struct View {
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
     pub(crate) expects_proxy_protocol: bool,
     pub(crate) spans: Option<Arc<Spans>>,
+    pub(crate) fault_key: Option<Arc<FaultKey>>,
 }
 
 /// Where a request goes.

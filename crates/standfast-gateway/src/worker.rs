@@ -18,6 +18,7 @@ use crate::client::{Client, CoarseClock, Order};
 use crate::config::{Config, Limits, SWEEP_PERIOD};
 use crate::error::Refusal;
 use crate::explain::Records;
+use crate::fault::{FaultKey, Faults, Watched};
 use crate::kept::{self, Stores};
 use crate::listener::{self, ListenerKind};
 use crate::path;
@@ -72,6 +73,7 @@ pub(crate) struct Setup {
     pub(crate) records: Records,
     pub(crate) route_states: Arc<RouteStates>,
     pub(crate) kept: Arc<Stores>,
+    pub(crate) faults: Faults,
 }
 
 /// The worker's state, shared by its tasks.
@@ -85,6 +87,8 @@ pub(crate) struct Worker {
     pub(crate) coarse_clock: CoarseClock,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) records: Records,
+    pub(crate) faults: Watched,
+    all_faults: Faults,
     route_states: Arc<RouteStates>,
     /// Kept answers, shared by all workers.
     kept: Arc<Stores>,
@@ -200,8 +204,8 @@ async fn tend(worker: Rc<Worker>) {
 
 impl Worker {
     fn new(setup: Setup) -> (Self, Vec<Socket>, mpsc::Receiver<Command>) {
-        let Setup { config, sockets, snapshot, clock, rng, commands, counters, records, route_states, kept } =
-            setup;
+        let Setup { config, sockets, snapshot, clock, rng, commands, counters, records, .. } = setup;
+        let Setup { route_states, kept, faults, .. } = setup;
         let now = clock.now();
         let worker = Self {
             limits: Cell::new(config.limits),
@@ -213,6 +217,8 @@ impl Worker {
             coarse_clock: Rc::new(Cell::new(now)),
             counters,
             records,
+            faults: faults.watched(),
+            all_faults: faults,
             route_states,
             kept,
             access: RefCell::default(),
@@ -387,6 +393,11 @@ impl Worker {
         }
     }
 
+    /// By what faults of single requests are signed, if there are any.
+    pub(crate) fn fault_key(&self) -> Option<Arc<FaultKey>> {
+        self.view.borrow().fault_key.clone()
+    }
+
     /// Whether lines are written for requests.
     pub(crate) fn writes_access_log(&self) -> bool {
         self.access.borrow().is_some()
@@ -472,6 +483,7 @@ impl Worker {
             tls: snapshot.tls.clone(),
             expects_proxy_protocol: snapshot.edge.as_ref().is_some_and(|edge| edge.proxy_protocol),
             spans: snapshot.spans.clone(),
+            fault_key: snapshot.fault_key.clone(),
         };
         *self.view.borrow_mut() = Rc::new(view);
     }
@@ -507,6 +519,7 @@ impl Worker {
     }
 
     fn sweep(&self, now: Stamp) {
+        self.all_faults.sweep(now);
         let limits = self.limits.get();
         for client in self.clients.borrow().values() {
             client.tell(client.activity.judge(now, &limits));

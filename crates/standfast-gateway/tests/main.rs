@@ -4,6 +4,8 @@
 mod bodies;
 mod corpus;
 mod failures;
+mod faults;
+mod faults_upstream;
 mod grpc;
 mod h2;
 mod h2_attacks;

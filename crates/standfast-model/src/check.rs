@@ -14,7 +14,9 @@ use crate::load::Reader;
 use crate::shape::{Context, Pairs, Referent, Shape};
 use crate::source::{At, Span, offset};
 use crate::stack::{Body, Build, Deploy, Experiment, Invariant, Load, PublishedPort, Service, Stack};
-use crate::traffic::{AccessLog, Certificate, Edge, External, Protocol, ReplicaTls, Tls, Traffic};
+use crate::traffic::{
+    AccessLog, Certificate, Edge, External, FAULT_KEY_BYTES_MIN, Protocol, ReplicaTls, Tls, Traffic,
+};
 use crate::{routing, suggest, yaml};
 
 /// The zone of a stack that declares none.
@@ -399,7 +401,12 @@ fn edge(draft: EdgeDraft, cx: &mut Context<'_>, reader: &mut Reader<'_>) -> Edge
         format: log.format,
         sample: log.sample,
     });
-    Edge { tls, proxy_protocol: draft.proxy_protocol, access_log, otlp: draft.otlp, limits: draft.limits }
+    let fault_key_file = draft.fault_key_file.map(|path| {
+        reader.reads_key(&path, FAULT_KEY_BYTES_MIN, cx);
+        reader.root.join(path.value)
+    });
+    let EdgeDraft { proxy_protocol, otlp, limits, .. } = draft;
+    Edge { tls, proxy_protocol, access_log, otlp, fault_key_file, limits }
 }
 
 /// `env_file` entries overlaid by `environment`.

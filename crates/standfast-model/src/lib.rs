@@ -45,7 +45,8 @@ pub use stack::{
 pub use stamp::Stamp;
 pub use traffic::{
     AccessFormat, AccessLog, Balance, Certificate, Concurrency, Edge, EdgeLimits, External, ExternalAddress,
-    FieldMatch, Filters, HashKey, HeaderChanges, KeepAnswers, Mirror, PathMatch, PathRewrite, Priority,
-    Protocol, RateLimit, RatePer, Redirect, ReplicaTls, Rewrite, Route, Tls, Traffic, ValueMatch, whole,
+    FAULT_KEY_BYTES_MIN, FieldMatch, Filters, HashKey, HeaderChanges, KeepAnswers, Mirror, PathMatch,
+    PathRewrite, Priority, Protocol, RateLimit, RatePer, Redirect, ReplicaTls, Rewrite, Route, Tls, Traffic,
+    ValueMatch, whole,
 };
-pub use units::parse_duration;
+pub use units::{parse_bytes, parse_duration};

@@ -168,6 +168,22 @@ impl Reader<'_> {
         }
     }
 
+    /// Reports a file that cannot be read, or holds less than a key must have. What it holds is dropped: it is a secret.
+    pub(crate) fn reads_key(&mut self, path: &At<String>, bytes_min: usize, cx: &mut Context<'_>) {
+        match self.bytes(&path.value) {
+            Err((_, why)) => refuse(&path.value, path.span, &why, cx),
+            Ok(bytes) if bytes.trim_ascii().len() < bytes_min => {
+                let file = shown(&path.value);
+                cx.reports.error_hint(
+                    path.span,
+                    format!("{file} is no key: it holds less than {bytes_min} bytes"),
+                    format!("make one: openssl rand -hex 32 > {file}"),
+                );
+            }
+            Ok(_) => {}
+        }
+    }
+
     /// The bytes of a file, or why they cannot be had.
     fn bytes(&mut self, path: &str) -> Result<Vec<u8>, (io::ErrorKind, String)> {
         match self.files.read(&self.root.join(path), FILE_BYTES_MAX.min(self.left)) {

@@ -71,7 +71,8 @@ mod tests {
     fn decodes(text: &str) -> Result<(), String> {
         let files = ["load/a.json", "tls/a.pem", "tls/a.key", "tls/b.pem", "tls/b.key", "tls/ca.pem"]
             .map(|path| (Path::new("/stack").join(path), "{}".to_owned()));
-        let files = BTreeMap::from(files);
+        let mut files = BTreeMap::from(files);
+        files.insert(Path::new("/stack/faults.key").to_owned(), "0123456789abcdef".to_owned());
         let environment = BTreeMap::new();
         let result = crate::parse(text, Path::new("/stack"), &files, &environment);
         result.map(drop).map_err(|found| found.to_string())

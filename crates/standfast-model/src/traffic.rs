@@ -426,6 +426,9 @@ impl Route {
     }
 }
 
+/// The shortest key that faults of single requests are signed by, in bytes.
+pub const FAULT_KEY_BYTES_MIN: usize = 16;
+
 /// How the gateway meets clients from outside (`gateway`).
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -438,6 +441,8 @@ pub struct Edge {
     pub access_log: Option<AccessLog>,
     /// Where spans are sent; `None` is nowhere, unless the process was told.
     pub otlp: Option<Otlp>,
+    /// The file, absolute, of the key by which faults of single requests are signed; `None` obeys nobody's.
+    pub fault_key_file: Option<PathBuf>,
     /// Limits for clients.
     pub limits: EdgeLimits,
 }

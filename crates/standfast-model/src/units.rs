@@ -25,6 +25,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     duration(text).ok_or_else(|| DURATION_HINT.to_owned())
 }
 
+/// Reads an amount of bytes as a stack writes it, for whoever takes one elsewhere: `256k`, `10MiB`, `1000`.
+///
+/// # Errors
+/// What it should look like.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    bytes(text).ok_or_else(|| "write a number and a unit, b, k, m, g or t: `256k`, `10MiB`".to_owned())
+}
+
 /// What a duration looks like.
 pub(crate) const DURATION_HINT: &str = "write numbers with the units us, ms, s, m or h: `500ms`, `1m30s`";
 

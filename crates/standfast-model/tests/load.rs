@@ -198,8 +198,14 @@ fn a_route_without_a_path_takes_everything() {
 }
 
 /// Files that good stacks name.
-const FILES: [(&str, &str); 5] =
-    [("tls/a.pem", ""), ("tls/a.key", ""), ("tls/b.pem", ""), ("tls/b.key", ""), ("tls/ca.pem", "")];
+const FILES: [(&str, &str); 6] = [
+    ("tls/a.pem", ""),
+    ("tls/a.key", ""),
+    ("tls/b.pem", ""),
+    ("tls/b.key", ""),
+    ("tls/ca.pem", ""),
+    ("faults.key", "0123456789abcdef"),
+];
 
 #[test]
 fn every_key_of_traffic_arrives_where_it_belongs() {
@@ -263,6 +269,16 @@ fn a_secret_that_is_named_is_looked_at_but_not_kept() {
     let found = parse_with(text, &[("a.pem", ""), ("a.key", "SECRET")], &[]).unwrap_err();
     assert_eq!(brief(&found).len(), 1);
     assert!(![found.to_string(), format!("{found:?}")].iter().any(|text| text.contains("SECRET")));
+}
+
+#[test]
+fn a_key_that_is_too_short_for_one_is_told_with_the_next_step() {
+    let text = "services: {a: {command: x}}\ngateway: {fault_key_file: f.key}\n";
+    let found = parse_with(text, &[("f.key", "  0123456789abcde\n")], &[]).unwrap_err().to_string();
+    assert!(found.contains("f.key is no key") && found.contains("openssl rand"), "{found}");
+    assert!(!found.contains("0123456789"), "{found}");
+    let edge = parse_with(text, &[("f.key", "0123456789abcdef\n")], &[]).unwrap().stack.edge;
+    assert_eq!(edge.fault_key_file.as_deref(), Some(std::path::Path::new("/stack/f.key")));
 }
 
 #[test]

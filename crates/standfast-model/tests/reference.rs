@@ -49,6 +49,7 @@ fn the_examples_of_the_reference_are_good() {
             ("tls/shop.pem", ""),
             ("tls/shop.key", ""),
             ("tls/clients.pem", ""),
+            ("faults.key", "0123456789abcdef"),
         ];
         let loaded = crate::parse_with(example, &files, &[]).unwrap_or_else(|found| panic!("{found}"));
         assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use standfast_control::{ReplicaStatus, Role, Status};
-use standfast_gateway::{Endpoint, EndpointState, Pool, Snapshot};
+use standfast_gateway::{Endpoint, EndpointState, FaultKey, Pool, Snapshot};
 use standfast_model::{ServiceName, Stack};
 use standfast_platform::ReplicaState;
 use standfast_runtime::Stop;
@@ -38,6 +38,7 @@ pub(crate) async fn snapshots(
             next.tls = outside.tls.borrow_and_update().clone();
             let files = *outside.replica_tls_files.borrow_and_update();
             next.replica_tls = outside.replica_tls.of(&stack, files);
+            next.fault_key = outside.fault_key.borrow_and_update().clone();
             snapshots.send_replace(Arc::new(next));
             if let Err(error) = wiring.open().await {
                 tracing::error!(%error, "the gateway cannot accept yet");
@@ -50,6 +51,7 @@ pub(crate) async fn snapshots(
             Ok(()) = outside.externals.changed() => {}
             Ok(()) = outside.tls.changed() => {}
             Ok(()) = outside.replica_tls_files.changed() => {}
+            Ok(()) = outside.fault_key.changed() => {}
         }
     }
 }
@@ -58,6 +60,7 @@ pub(crate) async fn snapshots(
 pub(crate) struct Outside {
     pub(crate) externals: watch::Receiver<ExternalEndpoints>,
     pub(crate) tls: watch::Receiver<Option<Arc<rustls::ServerConfig>>>,
+    pub(crate) fault_key: watch::Receiver<Option<Arc<FaultKey>>>,
     pub(crate) access_logs: AccessLogs,
     pub(crate) spans: SpanExports,
     pub(crate) replica_tls: replica_tls::Keeper,

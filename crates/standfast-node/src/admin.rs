@@ -9,7 +9,7 @@ use standfast_control::{
     ChangeKind, Handle, PlanId, Report, Request as ChangeRequest, RequestError, RestartTarget, Role,
     ServiceStatus, Status, Step, StepKind,
 };
-use standfast_gateway::{Gateway, ServiceStats};
+use standfast_gateway::{Gateway, PutError, ServiceStats};
 use standfast_model::{ServiceName, Stack};
 use standfast_platform::ReplicaState;
 use standfast_platform::local::AgentClient;
@@ -18,10 +18,10 @@ use standfast_store::Health;
 use tokio::sync::watch;
 
 use crate::answers::{
-    ANSWERS_VERSION, ErrorAnswer, PlanAnswer, ReplicaAnswer, RequestsAnswer, ServiceAnswer, StatusAnswer,
-    StepAnswer, ZoneAnswer,
+    ANSWERS_VERSION, ErrorAnswer, FaultsAnswer, PlanAnswer, ReplicaAnswer, RequestsAnswer, ServiceAnswer,
+    StatusAnswer, StepAnswer, ZoneAnswer,
 };
-use crate::client::{ApplyRequest, REQUESTS, RecentRequest, RestartRequest};
+use crate::client::{ApplyRequest, FAULTS, FaultRequest, REQUESTS, RecentRequest, RestartRequest};
 use crate::gateway_admin;
 use crate::reserve::Reserve;
 use crate::wiring::Wiring;
@@ -64,6 +64,11 @@ pub(crate) async fn handle(admin: Arc<Admin>, request: Request<Bytes>) -> Respon
             admin.why(path.strip_prefix(REQUESTS).unwrap_or_default())
         }
         (&Method::POST, "/v1/requests") => admin.recent(request.body()),
+        (&Method::POST, FAULTS) => admin.add_fault(request.body()),
+        (&Method::GET, FAULTS) => Ok(admin.faults()),
+        (&Method::DELETE, path) if fault_id(path).is_some() => {
+            admin.remove_fault(fault_id(path).unwrap_or_default())
+        }
         (method, path) => {
             Err(Refusal::new(StatusCode::NOT_FOUND, "refused", format!("there is no {method} {path} here")))
         }
@@ -71,7 +76,39 @@ pub(crate) async fn handle(admin: Arc<Admin>, request: Request<Bytes>) -> Respon
     answer.unwrap_or_else(|Refusal(status, answer)| json(status, &answer))
 }
 
+fn fault_id(path: &str) -> Option<&str> {
+    path.strip_prefix(FAULTS)?.strip_prefix('/')
+}
+
 impl Admin {
+    fn add_fault(&self, body: &[u8]) -> Answer {
+        let FaultRequest { id, fault } = read(body)?;
+        let faults = self.gateway.faults();
+        let refused = |error: PutError| Refusal::new(StatusCode::CONFLICT, "refused", error.to_string());
+        let id = faults.put(id.as_deref(), fault).map_err(refused)?;
+        let added = faults.list().into_iter().find(|one| one.id == id);
+        let ended =
+            || Refusal::new(StatusCode::CONFLICT, "refused", format!("fault `{id}` has ended already"));
+        let added = added.ok_or_else(ended)?;
+        tracing::warn!(id = %added.id, fault = %added.fault, "a fault is injected in the gateway");
+        Ok(json(StatusCode::OK, &added))
+    }
+
+    fn remove_fault(&self, id: &str) -> Answer {
+        let unknown = || {
+            let message = format!("no fault by the name `{id}` is in force");
+            Refusal::new(StatusCode::NOT_FOUND, "unknown_fault", message)
+        };
+        let removed = self.gateway.faults().remove(id).ok_or_else(unknown)?;
+        tracing::warn!(id, applied = removed.applied, "a fault is removed from the gateway");
+        Ok(json(StatusCode::OK, &removed))
+    }
+
+    fn faults(&self) -> Response<Bytes> {
+        let answer = FaultsAnswer { version: ANSWERS_VERSION, faults: self.gateway.faults().list() };
+        json(StatusCode::OK, &answer)
+    }
+
     fn why(&self, id: &str) -> Answer {
         let unknown = || {
             let message = format!("no request is remembered by the id `{id}`");

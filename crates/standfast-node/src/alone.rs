@@ -11,6 +11,7 @@ use standfast_runtime::{Clock, Net, OnStop, OpenFiles, Rng, Tasks};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::fault_key::{self, FaultKeyError, read_fault_key};
 use crate::gateway_admin::{self, GatewayAdmin, Phase, Scope};
 use crate::signals::SpanExports;
 use crate::{edge, externals, replica_tls};
@@ -55,6 +56,9 @@ pub enum AloneError {
     /// The certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] standfast_gateway::TlsError),
+    /// The key of faults cannot be used.
+    #[error(transparent)]
+    FaultKey(#[from] FaultKeyError),
     /// The gateway cannot start.
     #[error(transparent)]
     Gateway(#[from] standfast_gateway::Error),
@@ -85,6 +89,7 @@ pub async fn run_gateway(
     clock: Clock,
 ) -> Result<(), AloneError> {
     let tls = stack.edge.tls.as_ref().map(edge::load).transpose()?;
+    let key = stack.edge.fault_key_file.as_deref().map(read_fault_key).transpose()?;
     let mut rng = Rng::from_entropy();
     let tasks = Tasks::new();
     let mut spans = SpanExports::new(options.otlp.clone(), &mut rng, &tasks, net, clock);
@@ -117,6 +122,12 @@ pub async fn run_gateway(
         OnStop::Abort,
         replica_tls::follow(stacks.subscribe(), changes, clock, tasks.stop()),
     );
+    let (keys, mut key) = watch::channel(key.map(Arc::new));
+    tasks.spawn(
+        "key of faults",
+        OnStop::Abort,
+        fault_key::follow(stacks.subscribe(), keys, clock, tasks.stop()),
+    );
     let (snapshots, snapshot) = watch::channel(Arc::new(Snapshot::default()));
     let settings = Config::of(workers, OpenFiles::raise().limit());
     let gateway = Arc::new(Gateway::start(settings, Vec::new(), snapshot, clock, rng.bits())?);
@@ -140,6 +151,7 @@ pub async fn run_gateway(
             let (external, tls) =
                 (Arc::clone(&known.borrow_and_update()), config.borrow_and_update().clone());
             let mut next = snapshot_of(stack, &external, tls, version);
+            next.fault_key = key.borrow_and_update().clone();
             next.access_log = access_logs.of(stack.edge.access_log.as_ref());
             next.spans = spans.of(stack);
             next.replica_tls = replica_tls.of(stack, *replica_tls_files.borrow_and_update());
@@ -170,6 +182,7 @@ pub async fn run_gateway(
             _ = known.changed() => {}
             _ = config.changed() => {}
             _ = replica_tls_files.changed() => {}
+            _ = key.changed() => {}
         }
     }
     phases.send_replace(Phase::Draining);

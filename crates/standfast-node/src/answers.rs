@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
+use standfast_gateway::FaultStatus;
 use standfast_model::{ServiceName, StackName, Stamp, ZoneName};
 
 /// The version of these answers. Fields may be added within a version; none is removed or changes its meaning.
@@ -138,6 +139,15 @@ pub struct StepAnswer {
     pub reason: String,
     /// What users notice, in a sentence.
     pub impact: String,
+}
+
+/// Faults that are injected in the gateway.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FaultsAnswer {
+    /// [`ANSWERS_VERSION`].
+    pub version: u32,
+    /// Those in force, and then those that ended lately.
+    pub faults: Vec<FaultStatus>,
 }
 
 /// An error of the admin interface.

@@ -25,7 +25,7 @@ use crate::reserve::{Reserve, ReservingStore};
 use crate::settings::{Settings, SettingsError};
 use crate::signals::SpanExports;
 use crate::wiring::{WiredPlatform, Wiring};
-use crate::{edge, externals, replica_tls};
+use crate::{edge, externals, fault_key, replica_tls};
 
 /// How long a node waits for its agent, and for the store's file that a killed predecessor may still hold for a moment.
 const AGENT_WAIT: Duration = Duration::from_secs(10);
@@ -135,9 +135,12 @@ pub async fn build(state_dir: &Path, net: Net, clock: Clock) -> Result<Node, Bui
     let (changes, replica_tls_files) = watch::channel(0);
     let watching = replica_tls::follow(stack.clone(), changes, clock, tasks.stop());
     tasks.spawn("certificates of replicas", OnStop::Abort, watching);
+    let (keys, fault_key) = watch::channel(None);
+    tasks.spawn("key of faults", OnStop::Abort, fault_key::follow(stack.clone(), keys, clock, tasks.stop()));
     let outside = adapt::Outside {
         externals,
         tls,
+        fault_key,
         access_logs: edge::AccessLogs::new(clock),
         spans,
         replica_tls: replica_tls::Keeper::default(),

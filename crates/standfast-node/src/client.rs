@@ -7,12 +7,12 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use standfast_gateway::{Filter, Record};
+use standfast_gateway::{Fault, FaultStatus, Filter, Record};
 use standfast_model::Stack;
 use standfast_runtime::http::Client;
 use standfast_runtime::{Clock, Net, Peer};
 
-use crate::answers::{ErrorAnswer, PlanAnswer, StatusAnswer};
+use crate::answers::{ErrorAnswer, FaultsAnswer, PlanAnswer, StatusAnswer};
 
 /// The longest that a call may take.
 const CALL_MAX: Duration = Duration::from_secs(10);
@@ -76,6 +76,17 @@ pub(crate) const REQUESTS: &str = "/v1/requests/";
 pub(crate) struct RecentRequest {
     pub(crate) limit: usize,
     pub(crate) filter: Filter,
+}
+
+/// The path of all faults; that of one has its name after a `/`.
+pub(crate) const FAULTS: &str = "/v1/faults";
+
+/// What is sent to have a fault injected.
+#[derive(Debug, Serialize, serde::Deserialize)]
+pub(crate) struct FaultRequest {
+    /// Its name; a new one when absent.
+    pub(crate) id: Option<String>,
+    pub(crate) fault: Fault,
 }
 
 /// What is sent to have replicas replaced.
@@ -158,9 +169,7 @@ impl AdminClient {
     /// # Errors
     /// [`AdminError::Refused`] when nothing is remembered of it.
     pub async fn why(&self, id: &str) -> Result<Record, AdminError> {
-        // Only what an id may consist of gets into the path; anything else is unknown in any case.
-        let legal: String = id.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).collect();
-        self.call(Method::GET, &format!("{REQUESTS}{legal}"), &()).await
+        self.call(Method::GET, &format!("{REQUESTS}{}", legal(id)), &()).await
     }
 
     /// The newest requests that are remembered, newest first.
@@ -170,6 +179,31 @@ impl AdminClient {
     pub async fn recent(&self, limit: usize, filter: &Filter) -> Result<Vec<Record>, AdminError> {
         let request = RecentRequest { limit, filter: filter.clone() };
         self.call(Method::POST, "/v1/requests", &request).await
+    }
+
+    /// Has the gateway inject a fault from now on, for as long as it lasts, under this name or a new one.
+    ///
+    /// # Errors
+    /// See [`AdminError`].
+    pub async fn add_fault(&self, id: Option<&str>, fault: &Fault) -> Result<FaultStatus, AdminError> {
+        let request = FaultRequest { id: id.map(str::to_owned), fault: fault.clone() };
+        self.call(Method::POST, FAULTS, &request).await
+    }
+
+    /// Ends a fault; the answer is how it was.
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`] when none of this name is in force.
+    pub async fn remove_fault(&self, id: &str) -> Result<FaultStatus, AdminError> {
+        self.call(Method::DELETE, &format!("{FAULTS}/{}", legal(id)), &()).await
+    }
+
+    /// The faults in force, and those that ended lately.
+    ///
+    /// # Errors
+    /// See [`AdminError`].
+    pub async fn faults(&self) -> Result<FaultsAnswer, AdminError> {
+        self.call(Method::GET, FAULTS, &()).await
     }
 
     async fn call<T: DeserializeOwned>(
@@ -196,4 +230,9 @@ impl AdminClient {
         let refusal = serde_json::from_slice(answer.body());
         Err(refusal.map_or_else(|error| unreachable(error.into()), AdminError::Refused))
     }
+}
+
+/// An id as it gets into a path: only what it may consist of; anything else is unknown in any case.
+fn legal(id: &str) -> String {
+    id.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).collect()
 }

@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use crate::fault_args::{
+    FaultAddArgs, FaultArgs, FaultCommand, FaultRemoveArgs, FaultSpec, FaultTokenArgs, NamedStack,
+};
+
 /// Runs services so that they hold under load and failure, and proves it before production does.
 #[derive(Debug, Parser)]
 #[command(
@@ -84,6 +88,8 @@ pub(crate) enum Command {
         after_help = "Examples:\n  standfast why-request 01937c2e-…              by the answer's Standfast-Request-Id\n  standfast why-request                          the newest that failed, were repeated, hedged, shed or slow\n  standfast why-request --service orders --status 503 --json\n  standfast why-request --gateway http://127.0.0.1:9464     of a gateway that runs by itself"
     )]
     WhyRequest(WhyArgs),
+    /// Have things go wrong in the gateway on purpose: delays, aborts, resets and the like, for a while
+    Fault(Box<FaultArgs>),
     /// Run the gateway by itself, in front of services that others run (`external`)
     #[command(
         after_help = "Examples:\n  standfast gateway edge/\n  standfast gateway edge/ --listen 0.0.0.0:80 --workers 4\n  kill -HUP PID     reads the stack again; open connections go on\n  standfast gateway edge/ --admin 127.0.0.1:9464     then: curl http://127.0.0.1:9464/metrics"

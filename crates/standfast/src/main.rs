@@ -8,6 +8,7 @@ mod build;
 mod commands;
 mod exit;
 mod failure;
+mod fault_args;
 mod output;
 mod place;
 
@@ -55,6 +56,7 @@ fn run(command: Command, call: &Call) -> Result<u8, Failure> {
         Command::Restart(args) => commands::change::restart(&args, call),
         Command::Plan(args) => commands::change::plan(&args, call),
         Command::Apply(args) => commands::change::apply(&args, call),
+        Command::Fault(args) => commands::fault::fault(&args, call),
         Command::Gateway(args) => commands::gateway::gateway(&args, call),
         Command::WhyRequest(args) => commands::why::why(&args, call),
         Command::Prove(args) => commands::prove::prove(args, call),

@@ -7,6 +7,7 @@
 
 mod suite {
     pub(crate) mod bad_input;
+    pub(crate) mod fault;
     pub(crate) mod full_disk;
     pub(crate) mod gateway;
     pub(crate) mod lifecycle;

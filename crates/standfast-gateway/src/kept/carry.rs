@@ -107,6 +107,7 @@ impl<'a> Going<'a> {
             key_hash: call.key_hash,
             priority: call.priority,
             kept: None,
+            injected: call.injected.clone(),
         };
         let is_here = outgoing.source.can_be_sent_again();
         let outgoing = Outgoing {

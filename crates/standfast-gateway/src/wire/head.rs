@@ -330,6 +330,14 @@ pub(crate) struct ResponseHead {
 pub(crate) struct BadAnswer(pub(crate) &'static str);
 
 impl ResponseHead {
+    /// About how long it is as HTTP/1.1 writes it.
+    pub(crate) fn bytes(&self) -> u32 {
+        /// The status line and the empty line.
+        const LINES: usize = 19;
+        let fields: usize = self.fields.iter().map(|(_, name, value)| name.len() + value.len() + 4).sum();
+        u32::try_from(LINES + fields).unwrap_or(u32::MAX)
+    }
+
     /// Reads a complete head; `to_head_request` when it answers a HEAD.
     ///
     /// # Errors

@@ -72,6 +72,15 @@ impl Stream {
         }
     }
 
+    /// Has the connection reset (RST) when it is dropped: nothing that lies here still is sent.
+    pub(crate) fn reset_at_end(&self) -> io::Result<()> {
+        let stream = match self {
+            Self::Tcp(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        };
+        socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO))
+    }
+
     /// Whether closing must be announced: TLS has a message for it.
     pub(crate) const fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))

@@ -31,6 +31,7 @@ pub(crate) struct EdgeDraft {
     pub(crate) proxy_protocol: bool,
     pub(crate) access_log: Option<AccessLogDraft>,
     pub(crate) otlp: Option<Otlp>,
+    pub(crate) fault_key_file: Option<At<String>>,
     pub(crate) limits: EdgeLimits,
 }
 
@@ -68,8 +69,15 @@ fn edge(f: &mut Fields<'_, '_>) -> Option<EdgeDraft> {
         access_log(),
     );
     let otlp = f.optional("otlp", OTLP.doc, OTLP);
+    let fault_key_file = f.optional(
+        "fault_key_file",
+        "The key by which faults of single requests (`Standfast-Fault`) are signed, a file of 16 bytes at least, from the stack's folder. It is \
+         read again when it changes. Default: nobody's are obeyed.",
+        path(),
+    );
     let limits = f.optional("limits", LIMITS.doc, LIMITS);
-    Some(EdgeDraft { tls, proxy_protocol, access_log, otlp, limits: limits.unwrap_or_default() })
+    let limits = limits.unwrap_or_default();
+    Some(EdgeDraft { tls, proxy_protocol, access_log, otlp, fault_key_file, limits })
 }
 
 const TLS: Object<TlsDraft> = Object { doc: "TLS to clients.", read: tls };

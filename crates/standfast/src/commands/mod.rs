@@ -3,6 +3,7 @@
 pub(crate) mod change;
 pub(crate) mod check;
 pub(crate) mod down;
+pub(crate) mod fault;
 pub(crate) mod gateway;
 pub(crate) mod logs;
 pub(crate) mod processes;
