@@ -188,7 +188,8 @@ pub(crate) async fn carry(call: &Call, outgoing: &Outgoing, notes: &Notes) -> Re
         Err(_) => limiter::Outcome::Ignored,
     };
     let is_pure = race.waited == waited_before && ended.is_ok();
-    inside.leave(outcome, is_pure, call.worker.is_lagging(started, PATIENCE_MIN));
+    let now = call.worker.clock.now();
+    inside.leave(outcome, is_pure, now, call.worker.was_lagging(started, PATIENCE_MIN, now));
     notes.waited.set(notes.waited.get() + race.waited);
     ended
 }
@@ -423,7 +424,7 @@ impl<'a> Race<'a> {
         let now = worker.clock.now();
         for live in &self.live {
             let took = now.since(live.started);
-            let is_lagging = worker.is_lagging(live.started, took);
+            let is_lagging = worker.was_lagging(live.started, took, now);
             self.call.service.judge(
                 &live.endpoint,
                 took,
@@ -517,7 +518,7 @@ async fn over_h1(call: &Call, outgoing: &Outgoing, in_flight: InFlight, connect_
     let is_head = outgoing.head.method == Method::HEAD;
     // Each connection that turns out to have been closed while it lay idle gives the request back unsent.
     loop {
-        let pooled = endpoint.take_idle(in_flight.started());
+        let pooled = endpoint.take_idle(in_flight.started(), outgoing.is_repeatable);
         let is_new = pooled.is_none();
         let opened = match pooled {
             Some(connected) => Some(connected),
@@ -624,7 +625,8 @@ pub(crate) fn answered_well(call: &Call, in_flight: &InFlight, status: StatusCod
     let evidence = if is_temporary(status) { Evidence::Failed } else { Evidence::Answered };
     in_flight.is_judged();
     call.service.judge(endpoint, took, evidence, now, false);
-    call.service.judge_pace(in_flight, took, true, now, call.worker.is_lagging(in_flight.started(), took));
+    let is_lagging = call.worker.was_lagging(in_flight.started(), took, now);
+    call.service.judge_pace(in_flight, took, true, now, is_lagging);
 }
 
 /// Takes in that there is no answer.
@@ -696,7 +698,7 @@ async fn open<T>(
     endpoint.counters.refused.add(1);
     in_flight.is_judged();
     in_flight.tells_no_pace();
-    call.service.judge(endpoint, now.since(started), evidence, now, worker.is_lagging(started, limit));
+    call.service.judge(endpoint, now.since(started), evidence, now, worker.was_lagging(started, limit, now));
     None
 }
 

@@ -26,12 +26,12 @@ impl Default for Config {
 }
 
 impl Config {
-    /// For so many workers in a process that may have so many files open: no worker accepts more connections than it has files for,
-    /// two for each.
+    /// For so many workers in a process that may have so many files open: three in four are for clients, the others for replicas,
+    /// who need as many as requests run at a time.
     pub fn of(workers: usize, open_files: Option<u64>) -> Self {
         let mut config = Self { workers: workers.max(1), ..Self::default() };
         let open_files = open_files.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-        let each = (open_files.saturating_sub(OTHER_FILES) / 2 / config.workers).max(1);
+        let each = (open_files.saturating_sub(OTHER_FILES) / 4 * 3 / config.workers).max(1);
         config.limits.connections_max = config.limits.connections_max.min(each);
         config
     }

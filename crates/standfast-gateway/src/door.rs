@@ -113,8 +113,7 @@ impl Inside {
     }
 
     /// It has its answer's head, or none. What it waited for a replica meanwhile is not the service's time.
-    pub(crate) fn leave(mut self, outcome: Outcome, is_pure: bool, is_lagging: bool) {
-        let now = self.clock.now();
+    pub(crate) fn leave(mut self, outcome: Outcome, is_pure: bool, now: Stamp, is_lagging: bool) {
         let sample = is_pure.then(|| now.since(self.since));
         self.out(sample, outcome, now, is_lagging);
     }

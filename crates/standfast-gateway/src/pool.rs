@@ -24,6 +24,8 @@ use crate::upstream::h1::Connected;
 use crate::upstream::h2::Connections;
 use crate::upstream::transport::Transport;
 
+/// A connection that has rested for less is taken for what it was.
+const MOMENT: Duration = Duration::from_millis(1);
 /// Hedging earlier than this would be about the machine's noise.
 const HEDGE_MIN: Duration = Duration::from_millis(2);
 
@@ -109,11 +111,18 @@ impl Endpoint {
         self.h2.clear();
     }
 
-    /// A connection that is not in use, if there is one.
-    pub(crate) fn take_idle(&self, now: Stamp) -> Option<Box<Connected>> {
+    /// A connection that is not in use, if there is one. The kernel is asked whether it has been closed or said something, but for
+    /// one that has rested for a moment only and a request that can be sent again: that would be every second system call.
+    pub(crate) fn take_idle(&self, now: Stamp, is_repeatable: bool) -> Option<Box<Connected>> {
         let mut idle = self.idle.borrow_mut();
         while let Some(mut connected) = idle.pop() {
-            if now.since(connected.idle_since) <= self.idle_limits.idle_max && connected.is_still_reusable() {
+            let rest = now.since(connected.idle_since);
+            let is_fine = if is_repeatable && rest < MOMENT {
+                connected.is_reusable()
+            } else {
+                rest <= self.idle_limits.idle_max && connected.is_still_reusable()
+            };
+            if is_fine {
                 return Some(connected);
             }
         }

@@ -501,7 +501,11 @@ impl Worker {
 
     /// Whether the worker's loop has stood still for more than half of `limit` since `since`: whoever seems slow then may not be.
     pub(crate) fn is_lagging(&self, since: Stamp, limit: Duration) -> bool {
-        let now = self.clock.now();
+        self.was_lagging(since, limit, self.clock.now())
+    }
+
+    /// The same, as of `now`.
+    pub(crate) fn was_lagging(&self, since: Stamp, limit: Duration, now: Stamp) -> bool {
         let running = now.since(self.last_tick.get()).saturating_sub(self.tick.get());
         let (at, lag) = self.last_lag.get();
         let noted = if at >= since { lag } else { Duration::ZERO };
