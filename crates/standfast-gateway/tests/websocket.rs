@@ -97,7 +97,7 @@ async fn either_side_may_break_a_websocket_off() {
     for has_ended in [false, true] {
         let opening = client.begin(connect("websocket"), false);
         let (answer, mut stream) = opening.await.unwrap();
-        let mut replica = upgraded(&listener, "101 Switching Protocols", |key| accept_of(key)).await;
+        let mut replica = upgraded(&listener, "101 Switching Protocols", accept_of).await;
         assert_eq!(soon("an answer", answer).await.unwrap().status(), 200);
         stream.send_data("last words".into(), has_ended).unwrap();
         soon("the words", replica.read_exact(&mut [0; 10])).await.unwrap();
@@ -107,7 +107,7 @@ async fn either_side_may_break_a_websocket_off() {
     }
     // The replica, at once behind its answer.
     let (answer, _stream) = client.begin(connect("websocket"), false).await.unwrap();
-    let mut replica = upgraded(&listener, "101 Switching Protocols", |key| accept_of(key)).await;
+    let mut replica = upgraded(&listener, "101 Switching Protocols", accept_of).await;
     replica.write_all(b"bye").await.unwrap();
     let answer = soon("an answer", answer).await.unwrap();
     socket2::SockRef::from(&replica).set_linger(Some(std::time::Duration::ZERO)).unwrap();
