@@ -127,7 +127,7 @@ impl Default for Limits {
             header_bytes_max: 64 << 10,
             header_count_max: 100,
             body_bytes_max: 1 << 30,
-            connections_per_client_max: 10_000,
+            connections_per_client_max: 16_384,
             streams_max: 256,
             header_read_max: Duration::from_secs(10),
             client_idle_max: Duration::from_secs(75),

@@ -75,16 +75,22 @@ async fn repeats_and_a_replica_that_is_left_out_are_seen() {
     let mut client = rig.client().await;
     let of_a = ("replica", "up-0.1");
     a.set(Mood::Status(StatusCode::SERVICE_UNAVAILABLE, Vec::new()));
-    while rig.endpoint_stats(&a).answered.server_error == 0 {
+    loop {
         assert_eq!(client.get("/").await.status, 200);
+        if rig.endpoint_stats(&a).answered.server_error > 0 {
+            break;
+        }
     }
     let found = scrape(&rig);
     let failed = found.sum("replica_answers_total", &[of_a, ("code_class", "5xx")]);
-    // Each of its answers was made good for by a paid repeat.
-    assert_eq!((failed, found.sum("retries_total", &[("service", "up")])), (1.0, 1.0));
+    // Each of its answers was made good for by a paid repeat. (On a busy machine a hedge is paid for as well.)
+    let [retries, hedges] =
+        ["retries_total", "hedges_total"].map(|name| found.sum(name, &[("service", "up")]));
+    assert_eq!((failed, retries - hedges), (1.0, 1.0));
     assert_eq!(found.sum("requests_total", &[("code_class", "5xx")]), 0.0);
     assert_eq!(found.sum("replica_left_out", &[]), 0.0);
 
+    a.set(Mood::Well);
     b.kill().await;
     while rig.endpoint_stats(&b).ejections == 0 {
         client.get("/").await;

@@ -517,7 +517,7 @@ impl Default for EdgeLimits {
             header_bytes_max: 64 << 10,
             header_count_max: 100,
             body_bytes_max: 1 << 30,
-            connections_per_client_max: 10_000,
+            connections_per_client_max: 16_384,
             streams_max: 256,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
