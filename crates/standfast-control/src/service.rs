@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use standfast_model::{Generation, Stack, Stamp};
 use standfast_platform::{Inventory, Platform, PlatformError};
-use standfast_runtime::{Clock, Stop};
+use standfast_runtime::{Clock, Stop, with_causes};
 use standfast_store::{Store, Version};
 use tokio::sync::{mpsc, watch};
 
@@ -237,7 +237,7 @@ impl Control {
             generation: plan.blueprint.generation,
             report: plan.report,
             changed,
-            problem: problem.as_ref().map(|error| chain(error)),
+            problem: problem.as_ref().map(|error| with_causes(error)),
         })
     }
 
@@ -415,7 +415,7 @@ impl Control {
 
     fn show_problem(&self, error: &TickError) {
         let mut status = Status::clone(&self.status.borrow());
-        status.problem = Some(chain(error));
+        status.problem = Some(with_causes(error));
         self.publish(status);
     }
 
@@ -439,15 +439,4 @@ fn preview_of(policy: &Policy, seen: &Inventory, parent: &Blueprint, now: Stamp)
 
 fn occasion_of(request: Request) -> Occasion {
     Occasion { author: Some(request.author), reason: request.reason, ..Occasion::default() }
-}
-
-/// An error and its causes, joined by `: `.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

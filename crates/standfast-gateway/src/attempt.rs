@@ -236,7 +236,7 @@ impl<'a> Race<'a> {
         loop {
             let now = self.call.worker.clock.now();
             if now >= self.call.deadline {
-                return Err(Refusal::Deadline(self.call.service.name.clone()).into());
+                return Err(self.out_of_time().into());
             }
             match self.choose(now) {
                 Some(endpoint) => {
@@ -246,6 +246,12 @@ impl<'a> Race<'a> {
                 None => self.wait_for_replica(now).await?,
             }
         }
+    }
+
+    /// Its time is over while nothing runs. What no replica has taken was certainly not carried out.
+    fn out_of_time(&self) -> Refusal {
+        let service = self.call.service.name.clone();
+        if self.sent == 0 { Refusal::NoReplica(service) } else { Refusal::Deadline(service) }
     }
 
     fn choose(&self, now: Stamp) -> Option<Rc<Endpoint>> {

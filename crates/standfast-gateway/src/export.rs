@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use standfast_model::OtlpEndpoint;
 use standfast_runtime::http::Client;
-use standfast_runtime::{Backoff, Clock, Net, Peer, Rng, Stop};
+use standfast_runtime::{Backoff, Clock, Net, Peer, Rng, Stop, with_causes};
 
 use crate::otlp::{self, Sender};
 use crate::spans::{RequestSpans, Shared, SpanQueue};
@@ -191,14 +191,4 @@ impl Exporter {
             tracing::info!(collector = %self.endpoint, "spans are taken again");
         }
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -320,3 +320,17 @@ async fn the_planted_bug_loses_requests() {
     }
     assert!(lost > 10, "{lost}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_replica_has_taken_is_said_to_be_undone() {
+    let a = Replica::start().await;
+    let mut world = snapshot(endpoints(&[&a]));
+    let policy = &mut world.services.get_mut(&up()).unwrap().policy;
+    (policy.timeout, policy.hold) = (Duration::from_millis(200), Duration::from_secs(5));
+    let rig = Rig::start(world);
+    let mut client = rig.client().await;
+    assert_eq!(client.get("/").await.status, 200);
+    a.kill().await;
+    let answer = client.send(post("/", "x")).await;
+    assert_eq!((answer.status, answer.header("standfast-reason")), (503, Some("no-replica-ready")));
+}

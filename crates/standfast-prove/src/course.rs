@@ -7,7 +7,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use standfast_model::{Instance, Stamp};
-use standfast_runtime::{Clock, Stop};
+use standfast_runtime::{Clock, Stop, with_causes};
 
 use crate::config::Options;
 use crate::journal::Writer;
@@ -374,19 +374,9 @@ pub(crate) async fn limited<T>(
     work: impl Future<Output = Result<T, TargetError>>,
 ) -> Result<T, String> {
     match clock.timeout(CALL_MAX, work).await {
-        Ok(answer) => answer.map_err(|error| chain(&error)),
+        Ok(answer) => answer.map_err(|error| with_causes(&error)),
         Err(elapsed) => Err(format!("the stack under test did not answer: {elapsed}")),
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// Which service has too few ready replicas besides the victims, in a sentence.

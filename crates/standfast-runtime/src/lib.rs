@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "this crate is what the denied calls are replaced by")]
 
 mod backoff;
+mod causes;
 mod clock;
 mod disk;
 pub mod http;
@@ -14,6 +15,7 @@ mod rng;
 mod tasks;
 
 pub use backoff::Backoff;
+pub use causes::with_causes;
 pub use clock::{Clock, Elapsed};
 pub use disk::{Disk, RealDisk, SimulatedDisk};
 pub use net::{Net, Peer, Stream};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::Clock;
+use crate::{Clock, with_causes};
 
 /// A request to stop that many can see. It is level-triggered: once made, it stays.
 #[derive(Debug, Clone)]
@@ -130,7 +130,7 @@ impl Tasks {
         let failure = self.0.failure.clone();
         let task = async move {
             let Err(error) = work.await else { return };
-            let reason = chain(&error);
+            let reason = with_causes(&error);
             tracing::error!(task = name, %reason, "task failed");
             if on_error == OnError::Stop {
                 failure.send_replace(Some(TaskFailure { task: name, reason }));
@@ -179,17 +179,6 @@ impl Tasks {
 /// The tasks of a set, which is empty afterwards.
 fn taken(set: &Mutex<JoinSet<()>>) -> JoinSet<()> {
     std::mem::take(&mut *set.lock().unwrap_or_else(PoisonError::into_inner))
-}
-
-/// An error and its causes, joined by `: `.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]
