@@ -88,6 +88,7 @@ pub use fault::{
 pub use histogram::{Exemplar, Histogram};
 pub use listener::{ListenerInput, ListenerKind};
 pub use otlp::Sender as SpanSender;
+pub use routes::route_name;
 pub use service::{Drained, Gateway};
 pub use snapshot::{Endpoint, EndpointState, Pool, Snapshot};
 pub use spans::{Counts as SpanCounts, SpanQueue, Spans};

@@ -300,7 +300,7 @@ impl<T> Rule<T> {
         let targets = targets.collect();
         Self {
             index,
-            name: name(route).into(),
+            name: route_name(route).into(),
             timeout: route.timeout,
             priority: route.priority,
             rate_limits: route.rate_limits.as_slice().into(),
@@ -357,7 +357,7 @@ impl<T> Rule<T> {
 }
 
 /// A route's host and path, with what sets it apart from others of the same path.
-fn name(route: &Route) -> String {
+pub fn route_name(route: &Route) -> String {
     let mut name = route.method.as_ref().map(|method| format!("{method} ")).unwrap_or_default();
     if let Some(scheme) = &route.scheme {
         name.push_str(scheme);

@@ -22,9 +22,9 @@ use crate::answers::{
     StatusAnswer, StepAnswer, ZoneAnswer,
 };
 use crate::client::{ApplyRequest, FAULTS, FaultRequest, REQUESTS, RecentRequest, RestartRequest};
-use crate::gateway_admin;
 use crate::reserve::Reserve;
 use crate::wiring::Wiring;
+use crate::{fault_place, gateway_admin};
 
 /// What the interface speaks for.
 pub(crate) struct Admin {
@@ -32,6 +32,7 @@ pub(crate) struct Admin {
     pub(crate) agent: AgentClient,
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) wiring: Arc<Wiring>,
+    pub(crate) stack: watch::Receiver<Option<Arc<Stack>>>,
     /// The store's.
     pub(crate) health: watch::Receiver<Health>,
     pub(crate) reserve: Arc<Reserve>,
@@ -83,6 +84,11 @@ fn fault_id(path: &str) -> Option<&str> {
 impl Admin {
     fn add_fault(&self, body: &[u8]) -> Answer {
         let FaultRequest { id, fault } = read(body)?;
+        let missing =
+            self.stack.borrow().as_ref().and_then(|stack| fault_place::missing(fault.place(), stack));
+        if let Some(missing) = missing {
+            return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "refused", missing));
+        }
         let faults = self.gateway.faults();
         let refused = |error: PutError| Refusal::new(StatusCode::CONFLICT, "refused", error.to_string());
         let id = faults.put(id.as_deref(), fault).map_err(refused)?;

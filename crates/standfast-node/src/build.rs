@@ -155,12 +155,13 @@ pub async fn build(state_dir: &Path, net: Net, clock: Clock) -> Result<Node, Bui
         tasks.stop(),
     );
     tasks.spawn("snapshots", OnStop::Wait, adapting);
-    start_state_api(&tasks, &wiring, &store, stack, clock)?;
+    start_state_api(&tasks, &wiring, &store, stack.clone(), clock)?;
     let admin = Admin {
         control: handle.clone(),
         agent: agent.clone(),
         gateway: Arc::clone(&gateway),
         wiring: Arc::clone(&wiring),
+        stack,
         health: store.health(),
         reserve,
     };

@@ -199,7 +199,7 @@ fn endpoints_of(
                     attempt: 1,
                 },
                 address: *address,
-                zone: declared.zone.clone().unwrap_or_else(nowhere),
+                zone: declared.zone.clone().unwrap_or_else(external_zone),
                 state: if *is_ready { EndpointState::Ready } else { EndpointState::Unready },
             });
         }
@@ -212,7 +212,7 @@ fn endpoints_of(
 }
 
 /// The zone of an address that names none: no caller is in it.
-fn nowhere() -> ZoneName {
+pub(crate) fn external_zone() -> ZoneName {
     "elsewhere".parse().expect("the name is a legal constant")
 }
 

@@ -16,6 +16,7 @@ mod client;
 mod edge;
 mod externals;
 mod fault_key;
+mod fault_place;
 mod gateway_admin;
 mod gateway_client;
 mod guard;

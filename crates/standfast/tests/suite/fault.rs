@@ -32,6 +32,8 @@ fn a_fault_comes_bites_is_counted_explained_and_goes() {
     let said = world.run(&add).expect(0);
     assert_eq!(said.stdout, "slow\n");
     said.says(&["delay=300ms;service=quick", "fault remove slow"]);
+    let nowhere = ["fault", "add", "--service", "quik", "--delay", "300ms", "--for", "1m"];
+    world.run(&nowhere).expect(2).says(&["the stack has no service `quik`; it has quick"]);
     let began = Instant::now();
     assert_eq!(request(public, "GET", "/who", None).unwrap().0, 200);
     assert!(began.elapsed() >= Duration::from_millis(300));
