@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::replica::Seen;
+use crate::rig::listen_and_hold;
 
 /// The result of some work, which must come within 10 s.
 pub(crate) async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
@@ -184,6 +185,7 @@ pub(crate) struct H2Replica {
     pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
     tasks: JoinSet<()>,
+    _port: socket2::Socket,
 }
 
 struct Shared {
@@ -204,7 +206,7 @@ impl H2Replica {
     }
 
     pub(crate) async fn start_with(builder: &h2::server::Builder) -> Self {
-        let listener = Net::real().listen_tcp(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let (listener, port) = listen_and_hold(([127, 0, 0, 1], 0).into()).await;
         let shared = Arc::new(Shared {
             seen: Mutex::default(),
             running: AtomicUsize::new(0),
@@ -225,7 +227,7 @@ impl H2Replica {
                 connections.spawn(serve(stream, builder.clone(), Arc::clone(&accepting)));
             }
         });
-        Self { address, shared, tasks }
+        Self { address, shared, tasks, _port: port }
     }
 
     pub(crate) async fn kill(&mut self) {

@@ -12,10 +12,12 @@ use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use standfast_runtime::{Clock, Net};
+use standfast_runtime::Clock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+
+use crate::rig::listen_and_hold;
 
 /// How a replica treats requests.
 #[derive(Debug, Clone)]
@@ -56,6 +58,7 @@ struct Shared {
 pub(crate) struct Replica {
     pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
+    _port: socket2::Socket,
 }
 
 type Body = BoxBody<Bytes, std::convert::Infallible>;
@@ -67,7 +70,7 @@ impl Replica {
 
     /// Starts again where another one died.
     pub(crate) async fn start_at(address: SocketAddr) -> Self {
-        let listener = Net::real().listen_tcp(address).await.unwrap();
+        let (listener, port) = listen_and_hold(address).await;
         let shared = Arc::new(Shared {
             mood: watch::Sender::new(Mood::Well),
             seen: Mutex::default(),
@@ -76,7 +79,8 @@ impl Replica {
             gate: Notify::new(),
             tasks: Mutex::default(),
         });
-        let replica = Self { address: listener.local_addr().unwrap(), shared: Arc::clone(&shared) };
+        let address = listener.local_addr().unwrap();
+        let replica = Self { address, shared: Arc::clone(&shared), _port: port };
         let accepting = async move {
             let mut connections = JoinSet::new();
             loop {

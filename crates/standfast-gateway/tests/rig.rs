@@ -10,6 +10,7 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
+use socket2::{Domain, Socket, Type};
 use standfast_gateway::{
     Config, Endpoint, EndpointState, EndpointStats, Gateway, ListenerInput, ListenerKind, Pool, ServiceStats,
     Snapshot,
@@ -17,6 +18,7 @@ use standfast_gateway::{
 use standfast_model::{Instance, ReplicaId, Route, ServiceName, Target, Traffic, ZoneName};
 use standfast_runtime::{Clock, Net};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -61,6 +63,16 @@ pub(crate) fn snapshot(endpoints: Vec<Endpoint>) -> Snapshot {
         gateway_zone: Some(zone("a")),
         ..Snapshot::default()
     }
+}
+
+/// Listens at a port, given one if it is 0, that stays taken while the socket is held, so that no other test is given the
+/// port of a replica that died while this test's gateway still asks for it.
+pub(crate) async fn listen_and_hold(address: SocketAddr) -> (TcpListener, Socket) {
+    let held = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    held.set_reuse_address(true).unwrap();
+    held.bind(&address.into()).unwrap();
+    let address = held.local_addr().unwrap().as_socket().unwrap();
+    (Net::real().listen_tcp(address).await.unwrap(), held)
 }
 
 /// A socket as the agent makes them.

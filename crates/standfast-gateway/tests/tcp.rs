@@ -13,18 +13,19 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::h2_rig::soon;
-use crate::rig::{Rig, endpoint, eventually, one_worker, raw, snapshot, up, zone};
+use crate::rig::{Rig, endpoint, eventually, listen_and_hold, one_worker, raw, snapshot, up, zone};
 
 /// Says hello, sends back what comes, and says goodbye after the client's end. It dies when dropped.
 struct Echo {
     address: SocketAddr,
     open: Arc<AtomicUsize>,
     tasks: JoinSet<()>,
+    _port: socket2::Socket,
 }
 
 impl Echo {
     async fn start() -> Self {
-        let listener = Net::real().listen_tcp(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let (listener, port) = listen_and_hold(([127, 0, 0, 1], 0).into()).await;
         let (address, open) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
         let mut tasks = JoinSet::new();
         let count = Arc::clone(&open);
@@ -40,7 +41,7 @@ impl Echo {
                 });
             }
         });
-        Self { address, open, tasks }
+        Self { address, open, tasks, _port: port }
     }
 
     fn open(&self) -> usize {
