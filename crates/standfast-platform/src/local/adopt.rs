@@ -52,6 +52,7 @@ pub(crate) fn state_of(ledger: Option<Ledger>, config: &AgentConfig, chance: u64
         limitations: BTreeSet::new(),
         localhost_only: BTreeSet::new(),
         doubt_since: None,
+        doubt_over: None,
         ledger_trouble: None,
     };
     let Some(ledger) = ledger else { return state };

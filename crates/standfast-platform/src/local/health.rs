@@ -59,6 +59,8 @@ pub(crate) struct Health {
     is_ready: bool,
     silences: u32,
     failures: u32,
+    /// When the first of them was counted.
+    failing_since: Stamp,
     /// The last success or counted failure: the next failure counts an interval later.
     counted: Stamp,
 }
@@ -67,7 +69,16 @@ impl Health {
     pub(crate) fn new(started: Stamp, ready_since: Option<Stamp>, was_ready: bool) -> Self {
         let turned = ready_since.unwrap_or(started);
         let is_ready = ready_since.is_some();
-        Self { started, was_ready, turned, is_ready, silences: 0, failures: 0, counted: started }
+        Self {
+            started,
+            was_ready,
+            turned,
+            is_ready,
+            silences: 0,
+            failures: 0,
+            failing_since: started,
+            counted: started,
+        }
     }
 
     /// Whether the present run of failures is silence, which may be our own fault.
@@ -110,6 +121,16 @@ impl Health {
         Verdict::Same
     }
 
+    /// When the first of the failures was counted.
+    pub(crate) fn failing_since(&self) -> Stamp {
+        self.failing_since
+    }
+
+    /// Takes back what was counted against it: it may have been our own fault.
+    pub(crate) fn forgive(&mut self, at: Stamp) {
+        (self.failures, self.counted) = (0, at);
+    }
+
     /// Counts a failure, when its time has come, and says whether it was the last.
     fn count_failure(&mut self, check: &HealthCheck, at: Stamp) -> bool {
         let is_excused = !self.was_ready && at < self.started.plus(check.start_period);
@@ -117,6 +138,9 @@ impl Health {
         let spacing = if self.was_ready { check.interval.mul_f64(0.8) } else { check.interval };
         if is_excused || at.since(self.counted) < spacing {
             return self.failures >= check.retries.max(1);
+        }
+        if self.failures == 0 {
+            self.failing_since = at;
         }
         (self.failures, self.counted) = (self.failures + 1, at);
         self.failures >= check.retries.max(1)
@@ -221,5 +245,20 @@ mod tests {
         assert_eq!(health.gap(&check(), at(640_000), 0.0), Duration::from_secs(1));
         let ready = Health::new(at(0), Some(at(0)), true);
         assert_eq!(ready.gap(&check(), at(0), 0.5), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn what_is_forgiven_does_not_count_when_others_answer_again() {
+        let mut health = Health::new(at(0), Some(at(0)), true);
+        let silent = || Outcome::Silent("no answer".into());
+        let dies = |health: &mut Health, from: u64| {
+            (0..20)
+                .find(|n| matches!(health.observe(&check(), silent(), at(from + n * 500)), Verdict::Dead(_)))
+        };
+        let first = dies(&mut health, 1_000).unwrap();
+        health.forgive(at(1_000 + first * 500));
+        assert!(health.is_silent(), "it is still silent");
+        let second = dies(&mut health, 1_000 + first * 500 + 500).unwrap();
+        assert!(second >= first, "{second} of {first}");
     }
 }

@@ -16,6 +16,9 @@ use super::procfs::ProcessId;
 use crate::decide::{Decision, Life, Waiting, decide};
 use crate::{ExitReason, Inventory, Launch, ReplicaState, SeenReplica, Wanted, WantedReplica, ZoneState};
 
+/// How long kills for silence may be put off because most replicas are silent at once.
+pub(crate) const DOUBT_MAX: Duration = Duration::from_secs(60);
+
 /// One start of a replica that the agent answers for.
 #[derive(Debug)]
 pub(crate) struct Held {
@@ -112,6 +115,8 @@ pub(crate) struct State {
     pub(crate) localhost_only: BTreeSet<ServiceName>,
     /// Since when most replicas are silent at once, so that the fault may be ours.
     pub(crate) doubt_since: Option<Stamp>,
+    /// When that was over the last time: silence from before it counts against nobody.
+    pub(crate) doubt_over: Option<Stamp>,
     /// Why the ledger could not be written the last time.
     pub(crate) ledger_trouble: Option<String>,
 }
@@ -237,6 +242,15 @@ impl State {
         let (all, silent) =
             judged.fold((0, 0), |(all, silent), held| (all + 1, silent + usize::from(held.is_silent)));
         all >= CROWD && silent * 2 > all
+    }
+
+    /// Notes that most replicas answer, and says whether that is new.
+    pub(crate) fn end_doubt(&mut self, now: Stamp) -> bool {
+        let Some(since) = self.doubt_since.take() else { return false };
+        if now.since(since) < DOUBT_MAX {
+            self.doubt_over = Some(now);
+        }
+        true
     }
 
     pub(crate) fn inventory(&self, now: Stamp) -> Inventory {

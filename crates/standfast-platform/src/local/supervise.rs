@@ -17,13 +17,11 @@ use super::environment::{Given, environment};
 use super::health::{Health, Outcome, Verdict};
 use super::probe;
 use super::process::{Process, SpawnOrder};
-use super::state::Held;
+use super::state::{DOUBT_MAX, Held};
 use crate::{ExitReason, Launch, ReplicaState};
 
 /// After SIGKILL a process ends unless the kernel holds it; we go on without it then.
 const KILLED_WITHIN: Duration = Duration::from_secs(10);
-/// How long kills for silence may be put off because most replicas are silent at once.
-const DOUBT_MAX: Duration = Duration::from_secs(60);
 
 /// Why supervision comes to its end.
 enum Why {
@@ -191,12 +189,15 @@ async fn examine(subject: &Subject) -> String {
         }
         let now = core.clock().now();
         let verdict = health.observe(check, outcome, now);
-        note_silence(core, instance, health.is_silent());
+        note_silence(core, instance, health.is_silent(), now);
         match verdict {
             Verdict::Same => {}
             Verdict::Ready => note(core, instance, |held| held.turn_ready(now, endpoint)),
             Verdict::Unready(reason) => note(core, instance, |held| held.turn_unready(now, reason)),
-            Verdict::Dead(_) if health.is_silent() && is_doubted(core, now) => {}
+            // When the others answer again, it has as much time for that as if it had been silent from then on.
+            Verdict::Dead(_) if health.is_silent() && is_doubted(core, health.failing_since(), now) => {
+                health.forgive(now);
+            }
             Verdict::Dead(reason) => return reason,
         }
     }
@@ -253,23 +254,24 @@ async fn elsewhere(subject: &Subject, endpoint: SocketAddr) -> Option<SocketAddr
     Some(local)
 }
 
-fn note_silence(core: &Core, instance: &Instance, is_silent: bool) {
+fn note_silence(core: &Core, instance: &Instance, is_silent: bool, now: Stamp) {
     let mut state = core.state();
     if let Some(held) = state.held.get_mut(instance) {
         held.is_silent = is_silent;
     }
     if !is_silent && state.doubt_since.is_some() && !state.most_are_silent() {
         drop(state);
-        core.change(|state| ((), state.doubt_since.take().is_some()));
+        core.change(|state| ((), state.end_doubt(now)));
     }
 }
 
 /// Whether a death by silence is not to be believed: most replicas are silent at once, so the observer is the likeliest
-/// culprit.
-fn is_doubted(core: &Core, now: Stamp) -> bool {
+/// culprit. So it was if it is over by now and the silence is older.
+fn is_doubted(core: &Core, failing_since: Stamp, now: Stamp) -> bool {
     core.change(|state| {
         if !state.most_are_silent() {
-            return (false, state.doubt_since.take().is_some());
+            let is_new = state.end_doubt(now);
+            return (state.doubt_over.is_some_and(|over| failing_since <= over), is_new);
         }
         let is_new = state.doubt_since.is_none();
         let since = *state.doubt_since.get_or_insert(now);

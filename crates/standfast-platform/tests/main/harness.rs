@@ -112,10 +112,15 @@ impl World {
 
     /// Waits until the replica serves.
     pub(crate) async fn serving(&self, instance: &Instance) -> SeenReplica {
-        until(&format!("{instance} serves"), || async {
-            self.find(instance).await.filter(SeenReplica::is_serving)
-        })
-        .await
+        let seen = std::cell::RefCell::new(None);
+        let serving = until_or(
+            || format!("{instance} serves; it is {:?}", seen.borrow()),
+            || async {
+                seen.replace(self.find(instance).await);
+                seen.borrow().clone().filter(SeenReplica::is_serving)
+            },
+        );
+        serving.await
     }
 
     /// Waits until the replica has exited.
@@ -205,13 +210,21 @@ pub(crate) fn launch(environment: &[(&str, &str)]) -> Launch {
 }
 
 /// Asks again and again until there is an answer, within [`LONG`].
-pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, ask: impl FnMut() -> F) -> T {
+    until_or(|| what.to_owned(), ask).await
+}
+
+/// The same, with what is said at the end of the time.
+async fn until_or<T, F: Future<Output = Option<T>>>(
+    what: impl Fn() -> String,
+    mut ask: impl FnMut() -> F,
+) -> T {
     let deadline = Instant::now() + LONG;
     loop {
         if let Some(answer) = ask().await {
             return answer;
         }
-        assert!(Instant::now() < deadline, "not within {LONG:?}: {what}");
+        assert!(Instant::now() < deadline, "not within {LONG:?}: {}", what());
         tokio::time::sleep(Duration::from_millis(3)).await;
     }
 }

@@ -242,8 +242,8 @@ async fn when_most_are_silent_at_once_the_observer_is_suspected_and_none_is_kill
     let mut instances = Vec::new();
     for slot in 0..5 {
         instances.push(world.add_with("orders", slot, "a", &[], |launch| {
-            launch.healthcheck.interval = Duration::from_millis(50);
-            launch.healthcheck.timeout = Duration::from_millis(150);
+            launch.healthcheck.interval = Duration::from_millis(200);
+            launch.healthcheck.timeout = Duration::from_millis(500);
         }));
     }
     world.apply().await;
