@@ -1,8 +1,8 @@
 //! How many requests a service is given at a time, found from how long its answers take. Pure.
 //!
 //! The rule is Gradient2 of Netflix' concurrency-limits (<https://github.com/Netflix/concurrency-limits>, 2018): a limit that is
-//! used grows by about its root as long as answers take no more than [`TOLERANCE`] times what they take without load, and shrinks
-//! in proportion to what they take beyond. Three things differ.
+//! used grows by about half its root as long as answers take no more than [`TOLERANCE`] times what they take without load, and
+//! shrinks in proportion to what they take beyond. Three things differ.
 //! - An answer's time without load is learned when few requests happen to be in flight, never by letting less in for a moment.
 //! - Whether a higher latency comes from the load is tried out, in the spirit of Uber's Cinnamon (2023), which looks at the
 //!   covariance of the number in flight and the throughput: with a third more in flight a saturated service takes a third longer,
@@ -16,7 +16,7 @@ use std::time::Duration;
 use standfast_model::Stamp;
 
 /// How much longer than without load answers may take before the limit shrinks…
-const TOLERANCE: f64 = 1.5;
+const TOLERANCE: f64 = 1.3;
 /// …or by how many microseconds, if that is more: scheduling on a busy machine takes as long.
 const SLACK_MICROS: f64 = 2_000.0;
 /// The grain of measuring, and the least time of a window. Windows end on multiples of it.
@@ -70,6 +70,8 @@ const CEILING: f64 = 100_000.0;
 const FIRST_PER_REPLICA: f64 = 8.0;
 /// …and one at least.
 const FIRST: f64 = 6.0;
+/// So many times its root a limit grows in a window, and is too high all the time.
+const GROWTH: f64 = 0.5;
 /// What a limit is multiplied by while it has not yet been too high.
 const STARTING: f64 = 2.0;
 
@@ -423,7 +425,7 @@ impl Limiter {
     /// Gradient2's step.
     fn step(&mut self, base: f64, failed: f64, window: &Window) {
         let gradient = (ceiling(base) / self.latency_micros).min(1.0);
-        let target = self.limit * gradient + self.limit.sqrt();
+        let target = self.limit * gradient + self.limit.sqrt() * GROWTH;
         if target >= self.limit {
             if failed == 0.0 {
                 let is_free = self.is_starting && window.was_full && gradient >= 1.0;

@@ -14,16 +14,15 @@
 //! `Upgrade: websocket` gets its bytes back. Anything else takes the service time and is answered with 200 and 1 KiB.
 #![expect(clippy::disallowed_methods, reason = "a measuring tool, outside the seams")]
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bench_tools::Words;
@@ -31,18 +30,27 @@ use bench_tools::Words;
 /// The one key of the example in RFC 6455, so that no SHA-1 is needed, and what answers it.
 const WEBSOCKET_ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// Who works and who waits. A place is handed to the first that waits, so that a long queue costs nothing.
-#[derive(Default)]
-struct Gate {
-    free: usize,
-    queue: VecDeque<(Arc<AtomicBool>, Thread)>,
+/// When each worker will be free. Places are booked when a request comes, and a worker goes on at the booked time even when this
+/// process is woken late: so the capacity is what it is said to be, however busy the machine is.
+struct Workers {
+    free_at: Mutex<Vec<Instant>>,
+}
+
+impl Workers {
+    /// Books a request's service, and says when it begins. Without workers it begins at once.
+    fn book(&self, now: Instant, delay: Duration) -> Instant {
+        let mut free_at = lock(&self.free_at);
+        let Some(first) = free_at.iter_mut().min() else { return now };
+        let start = now.max(*first);
+        *first = start + delay;
+        start
+    }
 }
 
 struct Upstream {
     delay_micros: AtomicU64,
     abort_per_million: AtomicU64,
-    workers: usize,
-    gate: Mutex<Gate>,
+    workers: Workers,
     log: Option<Mutex<File>>,
     remembers: bool,
     keys: Mutex<HashSet<String>>,
@@ -130,49 +138,16 @@ impl Upstream {
     /// Takes the service time; `false` when the connection is to be closed without an answer.
     fn work(&self, head: &Head) -> io::Result<bool> {
         let number = self.received.fetch_add(1, Relaxed);
-        self.enter();
-        let half = Duration::from_micros(self.delay_micros.load(Relaxed) / 2);
-        std::thread::sleep(half);
+        let delay = Duration::from_micros(self.delay_micros.load(Relaxed));
+        let start = self.workers.book(Instant::now(), delay);
+        sleep_until(start + delay / 2);
         self.effect(head)?;
-        std::thread::sleep(half);
-        self.leave();
+        sleep_until(start + delay);
         // Fibonacci hashing of a counter: a share that is exact in the long run, without order.
         let draw = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
         let is_aborted = (draw * 1_000_000) >> 32 < self.abort_per_million.load(Relaxed);
         self.aborted.fetch_add(u64::from(is_aborted), Relaxed);
         Ok(!is_aborted)
-    }
-
-    fn enter(&self) {
-        if self.workers == 0 {
-            return;
-        }
-        let has_place = Arc::<AtomicBool>::default();
-        {
-            let mut gate = lock(&self.gate);
-            if gate.free > 0 {
-                gate.free -= 1;
-                return;
-            }
-            gate.queue.push_back((Arc::clone(&has_place), std::thread::current()));
-        }
-        while !has_place.load(Acquire) {
-            std::thread::park();
-        }
-    }
-
-    fn leave(&self) {
-        if self.workers == 0 {
-            return;
-        }
-        let mut gate = lock(&self.gate);
-        match gate.queue.pop_front() {
-            Some((has_place, thread)) => {
-                has_place.store(true, Release);
-                thread.unpark();
-            }
-            None => gate.free += 1,
-        }
     }
 
     fn effect(&self, head: &Head) -> io::Result<()> {
@@ -217,6 +192,10 @@ impl Upstream {
     }
 }
 
+fn sleep_until(time: Instant) {
+    std::thread::sleep(time.saturating_duration_since(Instant::now()));
+}
+
 fn short(writer: &mut TcpStream, text: &str) -> io::Result<()> {
     writer.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{text}", text.len()).as_bytes())
 }
@@ -239,13 +218,12 @@ fn echo(reader: &mut BufReader<TcpStream>, writer: &mut TcpStream) -> io::Result
 fn main() -> Result<()> {
     let valued = ["port", "delay-us", "workers", "log", "keys"];
     let words = Words::parse(std::env::args().skip(1), &["idempotent"], &valued)?;
-    let workers = words.get("workers", 0)?;
+    let workers: usize = words.get("workers", 0)?;
     let log = words.all("log").last().map(|path| OpenOptions::new().create(true).append(true).open(path));
     let upstream = Arc::new(Upstream {
         delay_micros: AtomicU64::new(words.get("delay-us", 0)?),
         abort_per_million: AtomicU64::new(0),
-        workers,
-        gate: Mutex::new(Gate { free: workers, ..Gate::default() }),
+        workers: Workers { free_at: Mutex::new(vec![Instant::now(); workers]) },
         log: log.transpose().context("cannot open the log")?.map(Mutex::new),
         remembers: words.has("idempotent"),
         keys: Mutex::default(),
