@@ -14,6 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("standfast-control", &["standfast-model", "standfast-runtime", "standfast-store", "standfast-platform"]),
     ("standfast-gateway", &["standfast-model", "standfast-runtime"]),
     ("standfast-prove", &["standfast-model", "standfast-runtime"]),
+    ("standfast-workflow", &["standfast-model", "standfast-runtime", "standfast-store"]),
     (
         "standfast-node",
         &[
@@ -36,6 +37,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "standfast-control",
             "standfast-gateway",
             "standfast-prove",
+            "standfast-workflow",
             "standfast-node",
         ],
     ),
@@ -47,6 +49,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// Third-party crates that may be used directly by one crate only: heavy or dangerous ones.
 const LEAVES: &[(&str, &str)] = &[
     ("rusqlite", "standfast-store"),
+    ("jaq-core", "standfast-workflow"),
     ("clap", "standfast"),
     ("indicatif", "standfast"),
     ("axum", "shop"),

@@ -210,7 +210,11 @@ fn experiments(
             ExperimentDraft::Ready(experiment) => experiments.push(experiment),
             ExperimentDraft::File(path) => {
                 let decoded = reader.source(&path.value, path.span, true, cx).and_then(|source| {
-                    let node = yaml::parse(source, &mut cx.reports)?;
+                    let node = yaml::parse(
+                        source,
+                        &mut cx.reports,
+                        "`docs/stack.md` shows what a stack consists of",
+                    )?;
                     FAULT.decode(&node, cx)
                 });
                 let stem =

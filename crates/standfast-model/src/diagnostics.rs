@@ -103,6 +103,12 @@ pub struct Diagnostics {
 impl std::error::Error for Diagnostics {}
 
 impl Diagnostics {
+    /// One error that has no place.
+    pub fn of_error(message: String) -> Self {
+        let error = Diagnostic { severity: Severity::Error, message, hint: None, place: None };
+        Self { items: vec![error], omitted: 0 }
+    }
+
     /// The diagnostics, at most [`DIAGNOSTICS_MAX`].
     pub fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
         self.items.iter()

@@ -27,6 +27,7 @@ mod suggest;
 mod traffic;
 mod units;
 mod words;
+pub mod workflow;
 mod yaml;
 
 pub use diagnostics::{DIAGNOSTICS_MAX, Diagnostic, Diagnostics, Place, Severity};

@@ -88,7 +88,7 @@ fn unreadable(mut cx: Context<'_>, file: &Path, why: &io::Error) -> Diagnostics 
     cx.reports.finish()
 }
 
-fn because(why: &io::Error) -> String {
+pub(crate) fn because(why: &io::Error) -> String {
     match why.kind() {
         io::ErrorKind::NotFound => "there is no such file".to_owned(),
         io::ErrorKind::PermissionDenied => "it may not be read".to_owned(),
@@ -109,7 +109,8 @@ fn read(mut cx: Context<'_>, text: String, name: &str, reader: Reader<'_>) -> Re
         return Err(cx.reports.finish());
     }
     let source = cx.reports.sources.add(Source::new(reader.shown_name(name), text));
-    let draft = yaml::parse(source, &mut cx.reports).and_then(|node| STACK.decode(&node, &mut cx));
+    let draft = yaml::parse(source, &mut cx.reports, "`docs/stack.md` shows what a stack consists of")
+        .and_then(|node| STACK.decode(&node, &mut cx));
     let stack = draft.and_then(|draft| check::check(draft, &mut cx, reader));
     let failed = cx.reports.errors() > 0;
     let found = cx.reports.finish();

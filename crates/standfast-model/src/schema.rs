@@ -65,7 +65,9 @@ mod tests {
         }
         let mut reports = Reports::default();
         let source = reports.sources.add(Source::new("case".to_owned(), text.to_owned()));
-        convert(&yaml::parse(source, &mut reports).unwrap_or_else(|| panic!("{text}: {}", reports.finish())))
+        convert(
+            &yaml::parse(source, &mut reports, "").unwrap_or_else(|| panic!("{text}: {}", reports.finish())),
+        )
     }
 
     fn decodes(text: &str) -> Result<(), String> {

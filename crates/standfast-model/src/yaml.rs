@@ -131,8 +131,8 @@ impl Weight {
     }
 }
 
-/// Reads the one document of a source. `None` means that it has none that could be decoded, and why was reported.
-pub(crate) fn parse(source: u32, reports: &mut Reports) -> Option<Node> {
+/// Reads the one document of a source; `empty_hint` is what to do about an empty one. `None` means that it has none that could be decoded, and why was reported.
+pub(crate) fn parse(source: u32, reports: &mut Reports, empty_hint: &str) -> Option<Node> {
     let held = reports.sources.get(source).cloned()?;
     let options = granit_parser::options! {
         emit_comments: false,
@@ -162,11 +162,7 @@ pub(crate) fn parse(source: u32, reports: &mut Reports) -> Option<Node> {
     }
     if builder.root.is_none() {
         let span = Span { source, start: 0, end: 0 };
-        builder.reports.error_hint(
-            span,
-            "the file is empty",
-            "`docs/stack.md` shows what a stack consists of",
-        );
+        builder.reports.error_hint(span, "the file is empty", empty_hint);
     }
     builder.root
 }
@@ -285,7 +281,7 @@ impl Builder<'_> {
     fn charge(&mut self, weight: Weight, span: Span) -> Option<()> {
         self.total.nodes = self.total.nodes.saturating_add(weight.nodes);
         self.total.bytes = self.total.bytes.saturating_add(weight.bytes);
-        let hint = "split the stack, or repeat less through aliases";
+        let hint = "split it, or repeat less through aliases";
         if self.total.nodes > NODES_MAX {
             let message = format!("the file holds more than {NODES_MAX} values with its aliases written out");
             self.reports.error_hint(span, message, hint);

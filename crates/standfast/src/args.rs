@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use crate::fault_args::{
     FaultAddArgs, FaultArgs, FaultCommand, FaultRemoveArgs, FaultSpec, FaultTokenArgs, NamedStack,
 };
+pub(crate) use crate::workflow_args::{WorkflowArgs, WorkflowCheckArgs, WorkflowCommand};
 
 /// Runs services so that they hold under load and failure, and proves it before production does.
 #[derive(Debug, Parser)]
@@ -100,6 +101,8 @@ pub(crate) enum Command {
         after_help = "Examples:\n  standfast check\n  standfast check examples/shop\n  standfast check examples/shop --json"
     )]
     Check(StackJsonArgs),
+    /// Workflow documents: are they right?
+    Workflow(WorkflowArgs),
     /// Print the JSON Schema of standfast.yaml, for editors
     #[command(
         after_help = "Examples:\n  standfast schema > standfast.schema.json\n\n  and as the first line of standfast.yaml:\n  # yaml-language-server: $schema=./standfast.schema.json"

@@ -11,6 +11,7 @@ mod failure;
 mod fault_args;
 mod output;
 mod place;
+mod workflow_args;
 
 use std::process::ExitCode;
 
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
 fn run(command: Command, call: &Call) -> Result<u8, Failure> {
     match command {
         Command::Check(args) => commands::check::check(&args, call),
+        Command::Workflow(args) => commands::workflow::workflow(&args, call),
         Command::Schema => commands::check::schema(call),
         Command::Completions { shell } => commands::check::completions(shell, call),
         Command::Up(args) => commands::up::up(args, call),

@@ -13,5 +13,6 @@ mod suite {
     pub(crate) mod lifecycle;
     pub(crate) mod permission;
     pub(crate) mod proof;
+    pub(crate) mod workflow;
     pub(crate) mod world;
 }

@@ -3,17 +3,30 @@ use std::collections::BTreeMap;
 
 use crate::diagnostics::{Reports, shown};
 use crate::interpolate::{self, Problem, Rules};
-use crate::source::{Span, offset};
+use crate::source::{At, Span, offset};
+use crate::workflow::Expression;
 use crate::yaml::{Kind, Node, NodeData, Value};
 
 /// Bytes of text that interpolation may make for one stack.
 const INTERPOLATED_BYTES_MAX: usize = 8 << 20;
+
+/// Which language a file is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// A stack, with Compose's rules: `${NAME}` is a variable of the environment, and keys that begin with `x-` are anybody's.
+    Stack,
+    /// A workflow: `${ .field }` is an expression for when it runs, and every key must be known.
+    Workflow,
+}
 
 /// What decoding needs and gathers besides the values.
 pub(crate) struct Context<'e> {
     pub(crate) reports: Reports,
     /// Names that must resolve once all is decoded.
     pub(crate) references: Vec<Reference>,
+    /// Expressions that must compile once all is decoded.
+    pub(crate) expressions: Vec<At<Expression>>,
+    dialect: Dialect,
     environment: &'e BTreeMap<String, String>,
     keeps_id: bool,
     interpolated_bytes: usize,
@@ -45,9 +58,16 @@ pub(crate) enum Referent {
 
 impl<'e> Context<'e> {
     pub(crate) fn new(environment: &'e BTreeMap<String, String>) -> Self {
+        Self::of(Dialect::Stack, environment)
+    }
+
+    /// For a file of this dialect.
+    pub(crate) fn of(dialect: Dialect, environment: &'e BTreeMap<String, String>) -> Self {
         Self {
             reports: Reports::default(),
             references: Vec::new(),
+            expressions: Vec::new(),
+            dialect,
             environment,
             keeps_id: false,
             interpolated_bytes: 0,
@@ -61,6 +81,10 @@ impl<'e> Context<'e> {
         self.environment.get(name).map(String::as_str)
     }
 
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
     /// What messages call the value that is being decoded.
     pub(crate) fn subject(&self) -> &str {
         &self.subject
@@ -69,6 +93,19 @@ impl<'e> Context<'e> {
     /// Notes a name that must resolve once all is decoded.
     pub(crate) fn refer(&mut self, to: Referent, name: &impl ToString, span: Span) {
         self.references.push(Reference { to, name: name.to_string(), span });
+    }
+
+    /// Notes an expression that must compile once all is decoded, and returns it.
+    pub(crate) fn note_expression(&mut self, expression: Expression, span: Span) -> Expression {
+        self.expressions.push(At { value: expression.clone(), span });
+        expression
+    }
+
+    /// A place within a text that a scalar at `span` holds: the whole scalar where escapes or folded lines make it another.
+    pub(crate) fn within_text(&self, span: Span, text: &str, at: usize) -> Span {
+        let Some(begin) = self.reports.sources.slice(span).find(text) else { return span };
+        let start = span.start.saturating_add(offset(begin + at));
+        Span { start, end: start.saturating_add(1).min(span.end).max(start), ..span }
     }
 
     /// Where the key of the value is that is being decoded.
@@ -126,7 +163,7 @@ impl<'e> Context<'e> {
     /// `Some(None)` when its interpolation failed, which was reported.
     pub(crate) fn scalar<'n>(&mut self, node: &'n Node) -> Option<Option<(Cow<'n, str>, Kind)>> {
         let Value::Scalar(scalar) = &node.value else { return None };
-        if !interpolate::concerns(&scalar.text) {
+        if self.dialect == Dialect::Workflow || !interpolate::concerns(&scalar.text) {
             let kind = node.kind().unwrap_or(Kind::Text);
             return Some(Some((Cow::Borrowed(&*scalar.text), kind)));
         }

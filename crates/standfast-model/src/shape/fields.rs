@@ -1,6 +1,6 @@
 use serde_json::{Map, Value, json};
 
-use super::{Context, Shape};
+use super::{Context, Dialect, Shape};
 use crate::Severity;
 use crate::diagnostics::shown;
 use crate::source::Span;
@@ -97,7 +97,7 @@ fn decode<T>(
     node: &Node,
     cx: &mut Context<'_>,
     known: &[&'static str],
-    read: fn(&mut Fields<'_, '_>) -> Option<T>,
+    read: impl FnOnce(&mut Fields<'_, '_>) -> Option<T>,
 ) -> Option<T> {
     let yaml::Value::Mapping(entries) = &node.value else {
         cx.mismatch(node, "a mapping", None);
@@ -112,6 +112,15 @@ fn decode<T>(
         reading.finish();
     }
     value
+}
+
+/// Reads a mapping as an [`Object`] does, by what need not be known at compile time.
+pub(crate) fn decode_object<T>(
+    node: &Node,
+    cx: &mut Context<'_>,
+    read: impl FnOnce(&mut Fields<'_, '_>) -> Option<T>,
+) -> Option<T> {
+    decode(node, cx, &[], read)
 }
 
 /// Where to point when a mapping lacks something: at the key whose value it is, or at its own beginning.
@@ -175,7 +184,9 @@ impl Reading<'_, '_> {
         let mut misspelt = Vec::new();
         for entry in entries {
             let key = &*entry.key.text;
-            if key.starts_with("x-") || known.iter().any(|known| known.name == key) {
+            if cx.dialect() == Dialect::Stack && key.starts_with("x-")
+                || known.iter().any(|known| known.name == key)
+            {
                 continue;
             }
             let hint = if cx.reports.is_full() {
@@ -379,6 +390,16 @@ impl<'e> Fields<'_, 'e> {
             Mode::Describe(_) => None,
             Mode::Read(reading) => {
                 reading.entries.iter().find(|entry| &*entry.key.text == name).map(|entry| entry.key.span)
+            }
+        }
+    }
+
+    /// Where a key's value is, if it is there. While describing, no key is.
+    pub(crate) fn value_place_of(&self, name: &str) -> Option<Span> {
+        match &self.0 {
+            Mode::Describe(_) => None,
+            Mode::Read(reading) => {
+                reading.entries.iter().find(|entry| &*entry.key.text == name).map(|entry| entry.value.span)
             }
         }
     }

@@ -12,6 +12,7 @@ mod running;
 pub(crate) mod status;
 pub(crate) mod up;
 pub(crate) mod why;
+pub(crate) mod workflow;
 
 use std::path::Path;
 
@@ -49,7 +50,7 @@ impl Call {
     }
 
     /// With a drawn snippet on a terminal, as plain lines that programs can take apart elsewhere.
-    fn rendered(&self, found: &standfast_model::Diagnostics) -> String {
+    pub(crate) fn rendered(&self, found: &standfast_model::Diagnostics) -> String {
         if self.output.is_interactive() {
             found.graphical(self.output.stderr_colour())
         } else {

@@ -1,0 +1,120 @@
+//! Workflow documents: the Open Workflow DSL 1.0.3 of the CNCF (<https://github.com/open-workflow-specification/specification>,
+//! until 2026 the Serverless Workflow DSL), a text in, a checked [`Document`] or all that is wrong with it out.
+//!
+//! `document` and `task` describe the keys (with the means of [`shape`](crate::shape)) and say what they become, one file for each
+//! kind of task; `value` has what they share; `check` resolves names: where `then` goes, and what of `use` is meant. Expressions
+//! are found here and compiled by the caller, which is asked whether each can be.
+
+mod auth;
+mod check;
+mod document;
+mod event;
+mod period;
+mod policy;
+mod task;
+mod value;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+pub use auth::{
+    Authentication, ClientAuthentication, Credentials, Grant, OAuth2, OAuth2Client, OAuth2Endpoints, Token,
+    TokenRequest, UserPassword,
+};
+pub use document::{Document, Evaluate, Extended, Extension, Mode, Reusable, Schedule};
+pub use event::{Correlation, EventFilter, Events, ForEachEvent, Until};
+pub use period::{Delay, Period};
+pub use policy::{Attempts, Backoff, Jitter, Retry, Timeout};
+pub use task::{
+    A2a, AgentMethod, AsyncApi, AsyncOperation, Await, Call, Case, Catch, Cleanup, Consume, Container, Emit,
+    ErrorDefinition, ErrorFilter, For, Fork, Function, Grpc, Http, HttpOutput, Kind, Lifetime, Listen, Mcp,
+    McpMethod, McpTransport, Message, OpenApi, PullPolicy, Read, Run, RunKind, Script, ScriptSource, Shell,
+    Subflow, Subscription, Switch, Task, Then, Try,
+};
+pub use value::{
+    Data, Endpoint, Expression, Input, Named, Output, Resource, Schema, SchemaSource, Template, Uri,
+};
+
+use crate::diagnostics::{Diagnostics, shown};
+use crate::files::{Disk, FILE_BYTES_MAX, Files};
+use crate::load::because;
+use crate::shape::{Context, Dialect, Shape};
+use crate::source::Source;
+use crate::yaml;
+
+/// A checked document, and what its writer should know about it.
+#[derive(Debug, Clone)]
+pub struct LoadedDocument {
+    /// The document.
+    pub document: Document,
+    /// Warnings only.
+    pub warnings: Diagnostics,
+}
+
+/// Why an expression cannot be compiled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadExpression {
+    /// What is wrong, as the end of a sentence: "expected `then`".
+    pub message: String,
+    /// Where in the expression, a byte offset.
+    pub at: usize,
+}
+
+/// Says whether an expression can be compiled where these variables are known (without their `$`).
+pub type CompileExpression<'a> = dyn FnMut(&Expression, &[String]) -> Result<(), BadExpression> + 'a;
+
+/// Reads and checks a file.
+///
+/// # Errors
+/// All that is wrong, warnings included.
+pub fn load_document(
+    file: &Path,
+    compile: &mut CompileExpression<'_>,
+) -> Result<LoadedDocument, Diagnostics> {
+    let name = file.to_string_lossy();
+    let refuse = Diagnostics::of_error;
+    let bytes = Disk
+        .read(file, FILE_BYTES_MAX)
+        .map_err(|why| refuse(format!("cannot read {}: {}", shown(&name), because(&why))))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        refuse(format!("{} is not UTF-8: see byte {at}", shown(&name)))
+    })?;
+    parse_document(&name, text, compile)
+}
+
+/// Checks a text; `name` is what diagnostics call it.
+///
+/// # Errors
+/// All that is wrong, warnings included.
+pub fn parse_document(
+    name: &str,
+    text: String,
+    compile: &mut CompileExpression<'_>,
+) -> Result<LoadedDocument, Diagnostics> {
+    let environment = BTreeMap::new();
+    let mut cx = Context::of(Dialect::Workflow, &environment);
+    let source = cx.reports.sources.add(Source::new(name.to_owned(), text));
+    let root =
+        yaml::parse(source, &mut cx.reports, "a workflow has `document` and `do`: see docs/workflows.md");
+    let document = root.and_then(|root| document::DOCUMENT.decode(&root, &mut cx));
+    if let Some(document) = &document {
+        check::check(document, &mut cx);
+    }
+    let variables = document.as_ref().map(check::variables).unwrap_or_default();
+    for found in std::mem::take(&mut cx.expressions) {
+        if document.is_none() {
+            break; // The variables are not known.
+        }
+        if let Err(bad) = compile(&found.value, &variables) {
+            let place = cx.within_text(found.span, found.value.text(), bad.at);
+            cx.reports.error(place, format!("this is not a jq expression: {}", bad.message));
+        }
+    }
+    let has_errors = cx.reports.errors() > 0;
+    let diagnostics = cx.reports.finish();
+    match document {
+        Some(document) if !has_errors => Ok(LoadedDocument { document, warnings: diagnostics }),
+        _ => Err(diagnostics),
+    }
+}

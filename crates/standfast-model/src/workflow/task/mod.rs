@@ -1,0 +1,386 @@
+//! Tasks: what all kinds share, and which kind one is. Each kind has a file of its own.
+
+mod call;
+mod emit;
+mod fork;
+mod listen;
+mod loops;
+mod raise;
+mod run;
+mod set;
+mod switch;
+mod try_catch;
+mod wait;
+
+use serde_json::{Map, Value, json};
+
+pub use call::{
+    A2a, AgentMethod, AsyncApi, AsyncOperation, Call, Consume, Function, Grpc, Http, HttpOutput, Mcp,
+    McpMethod, McpTransport, Message, OpenApi, Subscription,
+};
+pub use emit::Emit;
+pub use fork::Fork;
+pub use listen::{Listen, Read};
+pub use loops::For;
+pub use raise::ErrorDefinition;
+pub use run::{
+    Await, Cleanup, Container, Lifetime, PullPolicy, Run, RunKind, Script, ScriptSource, Shell, Subflow,
+};
+pub use switch::{Case, Switch};
+pub use try_catch::{Catch, ErrorFilter, Try};
+
+pub(crate) use raise::ERROR;
+
+use super::period::Delay;
+use super::policy::{Timeout, timeout};
+use super::value::{Condition, Expression, INPUT, Input, NAME, Named, OUTPUT, Output, Template, open_object};
+use crate::diagnostics::shown;
+use crate::shape::{Context, Fields, FromText, Object, Shape, decode_object};
+use crate::source::{At, Span};
+use crate::suggest;
+use crate::yaml::{self, Node};
+
+/// Most tasks in one list.
+const LIST_MAX: usize = 10_000;
+
+/// A task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Task {
+    /// What it is called in its list.
+    pub name: String,
+    /// It is passed over unless this yields true.
+    pub condition: Option<Expression>,
+    /// What it is given.
+    pub input: Input,
+    /// What it yields.
+    pub output: Output,
+    /// What of that goes into the context.
+    pub export: Output,
+    /// After which time it is given up.
+    pub timeout: Option<Named<Timeout>>,
+    /// What comes next.
+    pub then: Then,
+    /// What others want to know about it; `standfast` is ours.
+    pub metadata: Map<String, Value>,
+    /// What it does.
+    pub kind: Kind,
+    pub(crate) places: Places,
+}
+
+/// Where a task's parts are, for checks that need the whole document. Two tasks are equal wherever they stand.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Places {
+    pub(crate) name: Span,
+    pub(crate) then: Option<Span>,
+    pub(crate) timeout: Option<Span>,
+    /// Of the key that makes it what it is.
+    pub(crate) kind: Span,
+}
+
+impl PartialEq for Places {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+/// What comes next.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Then {
+    /// The next task of the list, or the end of it.
+    #[default]
+    Continue,
+    /// The list is left.
+    Exit,
+    /// The workflow ends.
+    End,
+    /// A task of the same list.
+    Task(String),
+}
+
+/// What a task does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Kind {
+    /// Asks a service, a function, an agent.
+    Call(Box<Call>),
+    /// Tasks, one after the other.
+    Do(Vec<Task>),
+    /// Publishes an event.
+    Emit(Emit),
+    /// Tasks for each item of a list.
+    For(Box<For>),
+    /// Tasks side by side.
+    Fork(Fork),
+    /// Waits for events.
+    Listen(Box<Listen>),
+    /// Fails.
+    Raise(Box<Named<ErrorDefinition>>),
+    /// Runs a process or another workflow.
+    Run(Box<Run>),
+    /// Yields data.
+    Set(Template),
+    /// Goes on at one of several tasks.
+    Switch(Switch),
+    /// Tasks, and what is done when they fail.
+    Try(Box<Try>),
+    /// Waits for a time.
+    Wait(Delay),
+}
+
+impl Kind {
+    /// The key that makes a task one of this kind.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Call(_) => "call",
+            Self::Do(_) => "do",
+            Self::Emit(_) => "emit",
+            Self::For(_) => "for",
+            Self::Fork(_) => "fork",
+            Self::Listen(_) => "listen",
+            Self::Raise(_) => "raise",
+            Self::Run(_) => "run",
+            Self::Set(_) => "set",
+            Self::Switch(_) => "switch",
+            Self::Try(_) => "try",
+            Self::Wait(_) => "wait",
+        }
+    }
+
+    /// The lists of tasks within it, each with its place in the task as a JSON pointer has it.
+    pub fn lists(&self) -> Vec<(&'static str, &[Task])> {
+        match self {
+            Self::Do(tasks) => vec![("do", tasks)],
+            Self::For(each) => vec![("do", &each.tasks)],
+            Self::Fork(fork) => vec![("fork/branches", &fork.branches)],
+            Self::Listen(listen) => {
+                listen.for_each.iter().map(|each| ("foreach/do", each.tasks.as_slice())).collect()
+            }
+            Self::Try(attempt) => vec![("try", &attempt.tasks), ("catch/do", &attempt.catch.tasks)],
+            Self::Call(call) => call
+                .for_each()
+                .map(|each| ("with/subscription/foreach/do", each.tasks.as_slice()))
+                .into_iter()
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Reads the keys of one kind.
+type ReadKind = fn(&mut Fields<'_, '_>) -> Option<Kind>;
+
+/// The kinds, by the key that makes a task one of them. Where a task has several, the first makes it what it is: `for` has `do`
+/// beside it.
+const KINDS: [(&str, ReadKind); 12] = [
+    ("call", call::read),
+    ("emit", emit::read),
+    ("for", loops::read),
+    ("fork", fork::read),
+    ("listen", listen::read),
+    ("raise", raise::read),
+    ("run", run::read),
+    ("set", set::read),
+    ("switch", switch::read),
+    ("try", try_catch::read),
+    ("wait", wait::read),
+    ("do", |f| Some(Kind::Do(f.required("do", "The tasks.", TASKS)?))),
+];
+
+/// A list of named tasks.
+pub(crate) const TASKS: TaskList = TaskList;
+
+#[derive(Clone, Copy)]
+pub(crate) struct TaskList;
+
+impl Shape for TaskList {
+    type Value = Vec<Task>;
+
+    fn decode(&self, node: &Node, cx: &mut Context<'_>) -> Option<Vec<Task>> {
+        let yaml::Value::List(items) = &node.value else {
+            let hint = "write `- name:` and below it the task".to_owned();
+            cx.mismatch(node, "a list of named tasks", Some(hint));
+            return None;
+        };
+        if items.len() > LIST_MAX {
+            cx.reports.error(node.span, format!("a list has at most {LIST_MAX} tasks"));
+            return None;
+        }
+        let subject = format!("an entry of {}", cx.subject());
+        let read = |item: &Node| cx.within(subject.clone(), item.span, |cx| named_task(item, cx));
+        Some(items.iter().filter_map(read).collect())
+    }
+
+    fn schema(&self) -> Value {
+        json!({"type": "array"})
+    }
+}
+
+fn named_task(item: &Node, cx: &mut Context<'_>) -> Option<Task> {
+    let (name, node) = single_entry(item, "a task", cx)?;
+    Some(task(name, &node, cx))
+}
+
+/// The one key of a mapping, and its value.
+pub(crate) fn single_entry(node: &Node, what: &str, cx: &mut Context<'_>) -> Option<(At<String>, Node)> {
+    let yaml::Value::Mapping(entries) = &node.value else {
+        cx.mismatch(
+            node,
+            &format!("{what} with its name before it"),
+            Some("write `- name:` and below it what it is".into()),
+        );
+        return None;
+    };
+    match entries.as_slice() {
+        [entry] => {
+            let name = At { value: entry.key.text.to_string(), span: entry.key.span };
+            if let Err(hint) = NAME.parse(&name.value) {
+                let message = format!("`{}` is no name", shown(&name.value));
+                cx.reports.push(crate::Severity::Error, Some(name.span), message, hint);
+                return None;
+            }
+            Some((name, entry.value.clone()))
+        }
+        [] => {
+            cx.reports.error(node.span, format!("{what} is missing here"));
+            None
+        }
+        [first, second, ..] => {
+            cx.reports.error_hint(
+                second.key.span,
+                format!(
+                    "`{}` stands beside `{}` in one entry",
+                    shown(&second.key.text),
+                    shown(&first.key.text)
+                ),
+                format!(
+                    "begin it with `- {}:` if it is one of its own, or indent it if it belongs to `{}`",
+                    shown(&second.key.text),
+                    shown(&first.key.text)
+                ),
+            );
+            None
+        }
+    }
+}
+
+/// A task, of a list or of `use.functions`. One that is wrong was reported and stands there all the same: who names it is not
+/// wrong. A document with such a task is not given out.
+pub(crate) fn task(name: At<String>, node: &Node, cx: &mut Context<'_>) -> Task {
+    let subject = format!("the task `{}`", shown(&name.value));
+    let errors = cx.reports.errors();
+    let read = cx.within(subject, name.span, |cx| read_task(&name, node, cx));
+    if read.is_none() && cx.reports.errors() == errors {
+        cx.reports.error(name.span, format!("the task `{}` cannot be read", shown(&name.value)));
+    }
+    let mut task = read.unwrap_or_else(|| Task {
+        name: String::new(),
+        condition: None,
+        input: Input::default(),
+        output: Output::default(),
+        export: Output::default(),
+        timeout: None,
+        then: Then::Continue,
+        metadata: Map::new(),
+        kind: unreadable(),
+        places: Places { name: name.span, then: None, timeout: None, kind: name.span },
+    });
+    (task.name, task.places.name) = (name.value, name.span);
+    task
+}
+
+/// What stands for a kind that could not be read.
+fn unreadable() -> Kind {
+    Kind::Set(Template::Value(Value::Null))
+}
+
+fn read_task(name: &At<String>, node: &Node, cx: &mut Context<'_>) -> Option<Task> {
+    let yaml::Value::Mapping(entries) = &node.value else {
+        cx.mismatch(node, "a mapping with what the task does", None);
+        return None;
+    };
+    let has = |key: &str| entries.iter().find(|entry| &*entry.key.text == key);
+    let words = || KINDS.iter().map(|(word, _)| *word);
+    let found = KINDS.iter().find_map(|(word, read)| Some((*word, *read, has(word)?.key.span)));
+    let Some((word, read, span)) = found else {
+        let misspelt =
+            entries.iter().find_map(|entry| Some((entry, suggest::nearest(&entry.key.text, words())?)));
+        match misspelt {
+            Some((entry, near)) => {
+                let message = format!("unknown key `{}`", shown(&entry.key.text));
+                cx.reports.error_hint(entry.key.span, message, format!("did you mean `{near}`?"));
+            }
+            None => {
+                let message = format!("{} does nothing", cx.subject());
+                let hint = format!("a task has one of {}", words().collect::<Vec<_>>().join(", "));
+                cx.reports.error_hint(name.span, message, hint);
+            }
+        }
+        return None;
+    };
+    let mut others = words().filter(|other| *other != word && !(word == "for" && *other == "do"));
+    if let Some(other) = others.find_map(has) {
+        let message = format!("`{}` beside `{word}`: a task does one thing", other.key.text);
+        let hint = "make two tasks of it, one after the other, or a `do` with both";
+        cx.reports.error_hint(other.key.span, message, hint);
+        return None;
+    }
+    let (mut is_read, errors) = (true, cx.reports.errors());
+    let task = decode_object(node, cx, |f| {
+        let condition = f.optional("if", "It is passed over unless this yields true.", Condition);
+        let input = f.optional("input", "What it is given.", INPUT).unwrap_or_default();
+        let output = f.optional("output", "What it yields.", OUTPUT).unwrap_or_default();
+        let export = f.optional("export", "What of that goes into the context.", OUTPUT).unwrap_or_default();
+        let timeout_place = f.value_place_of("timeout");
+        let timeout = f.optional("timeout", "After which time it is given up.", timeout());
+        let then_place = f.value_place_of("then");
+        let then = f.optional("then", "What comes next.", THEN).unwrap_or_default();
+        let metadata = f.optional("metadata", "What others want to know about it.", open_object());
+        let kind = read(f);
+        is_read = kind.is_some();
+        Some(Task {
+            name: String::new(),
+            condition,
+            input,
+            output,
+            export,
+            timeout,
+            then,
+            metadata: metadata.unwrap_or_default(),
+            kind: kind.unwrap_or_else(unreadable),
+            places: Places { name: span, then: then_place, timeout: timeout_place, kind: span },
+        })
+    });
+    // What is missing is reported when all keys were read, so only now it is known whether the reason was told.
+    if is_read || cx.reports.errors() > errors { task } else { None }
+}
+
+/// A flow directive.
+pub(crate) const THEN: ThenText = ThenText;
+
+#[derive(Clone, Copy)]
+pub(crate) struct ThenText;
+
+impl FromText for ThenText {
+    type Value = Then;
+
+    fn parse(&self, text: &str) -> Result<Then, Option<String>> {
+        Ok(match text {
+            "continue" => Then::Continue,
+            "exit" => Then::Exit,
+            "end" => Then::End,
+            name => Then::Task(NAME.parse(name)?),
+        })
+    }
+
+    fn expected(&self) -> String {
+        "`continue`, `exit`, `end` or the name of a task of the same list".to_owned()
+    }
+
+    fn json_schema(&self) -> Value {
+        json!({"type": "string"})
+    }
+}
+
+/// An object whose keys a kind of task reads.
+pub(crate) const fn object<T>(doc: &'static str, read: fn(&mut Fields<'_, '_>) -> Option<T>) -> Object<T> {
+    Object { doc, read }
+}

@@ -1,0 +1,102 @@
+//! `workflow`: what can be said of workflow documents without running them.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use standfast_model::Diagnostics;
+use standfast_workflow::check_document;
+
+use super::Call;
+use crate::args::{WorkflowArgs, WorkflowCheckArgs, WorkflowCommand};
+use crate::exit;
+use crate::failure::Failure;
+use crate::output::Paint;
+
+/// One of the commands about workflows.
+pub(crate) fn workflow(args: &WorkflowArgs, call: &Call) -> Result<u8, Failure> {
+    match &args.command {
+        WorkflowCommand::Check(args) => check(args, call),
+    }
+}
+
+fn check(args: &WorkflowCheckArgs, call: &Call) -> Result<u8, Failure> {
+    let mut files = Vec::new();
+    for path in &args.paths {
+        files.extend(documents(path)?);
+    }
+    let mut answers = Vec::new();
+    let (mut errors, mut wrong) = (0, 0);
+    for file in &files {
+        let (document, found) = match check_document(file) {
+            Ok(loaded) => (Some(loaded.document), loaded.warnings),
+            Err(found) => (None, found),
+        };
+        errors += count(&found);
+        wrong += usize::from(document.is_none());
+        if args.json {
+            answers.push(json!({
+                "file": file.to_string_lossy(),
+                "valid": document.is_some(),
+                "namespace": document.as_ref().map(|document| &document.namespace),
+                "name": document.as_ref().map(|document| &document.name),
+                "version": document.as_ref().map(|document| &document.version),
+                "tasks": document.as_ref().map(|document| document.task_count()),
+                "diagnostics": found.to_json(),
+            }));
+            continue;
+        }
+        if !found.is_empty() {
+            call.output.note(call.rendered(&found).trim_end());
+        }
+        if let Some(document) = document {
+            call.output.data(&format!(
+                "{} {}: {} {} {}, {} tasks\n",
+                call.output.paint_data(Paint::Good, "ok"),
+                file.display(),
+                document.namespace,
+                document.name,
+                document.version,
+                document.task_count(),
+            ));
+        }
+    }
+    if args.json {
+        let answer = json!({"version": 1, "valid": wrong == 0, "files": answers});
+        call.output.json(&answer).map_err(|error| Failure::because_of("cannot write the answer", &error))?;
+        return Ok(if wrong == 0 { exit::DONE } else { exit::INPUT });
+    }
+    if wrong == 0 {
+        return Ok(exit::DONE);
+    }
+    let number = |count, one: &str| if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") };
+    Err(Failure::input(format!("{} in {}", number(errors, "error"), number(wrong, "document"))))
+}
+
+fn count(found: &Diagnostics) -> usize {
+    let shown = found.iter().filter(|one| one.severity == standfast_model::Severity::Error).count();
+    shown + if shown > 0 { found.omitted() } else { 0 }
+}
+
+/// The documents that a path stands for, in the order of their names.
+fn documents(path: &Path) -> Result<Vec<PathBuf>, Failure> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let unreadable = |error| Failure::input(format!("cannot read {}", path.display())).because(&error);
+    let is_document = |path: &Path| {
+        ["yaml", "yml", "json"].iter().any(|ending| path.extension() == Some(OsStr::new(ending)))
+            && path.is_file()
+    };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(unreadable)? {
+        files.push(entry.map_err(unreadable)?.path());
+    }
+    files.retain(|file| is_document(file));
+    files.sort();
+    if files.is_empty() {
+        let hint = "a workflow is a .yaml, .yml or .json file: standfast workflow check FILE";
+        return Err(Failure::input(format!("there is no workflow in {}", path.display())).hint(hint));
+    }
+    Ok(files)
+}

@@ -1,0 +1,39 @@
+//! The arguments of `workflow`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+const CHECK_EXAMPLES: &str = "Examples:
+  standfast workflow check                         all documents in workflows/
+  standfast workflow check checkout.yaml refund.yaml
+  standfast workflow check shop/workflows --json | jq '.files[] | select(.valid | not) | .file'
+
+A folder stands for the .yaml, .yml and .json files in it. Exit codes: 0 all are right, 2 one is not.";
+
+/// `workflow`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: WorkflowCommand,
+}
+
+/// The commands about workflows.
+#[derive(Debug, Subcommand)]
+pub(crate) enum WorkflowCommand {
+    /// Check documents of the Open Workflow DSL 1.0: all errors at once, expressions included
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(WorkflowCheckArgs),
+}
+
+/// `workflow check`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowCheckArgs {
+    /// Documents, or folders of documents
+    #[arg(value_name = "PATH", default_value = "workflows")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}

@@ -1,0 +1,47 @@
+//! `standfast workflow check`, as its user sees it.
+
+use super::world::World;
+
+const GOOD: &str = "document: {dsl: 1.0.3, namespace: shop, name: checkout, version: 1.0.0}
+do:
+  - reserve: {call: http, with: {method: post, endpoint: 'http://inventory.example/{sku}'}}
+  - pause: {wait: PT1S}
+";
+
+#[test]
+fn good_documents_are_named_and_bad_ones_told_with_their_places() {
+    let world = World::new();
+    std::fs::create_dir(world.stack().join("workflows")).unwrap();
+    world.write("workflows/checkout.yaml", GOOD);
+    world.write("workflows/notes.txt", "no document");
+    let ran = world.run(&["workflow", "check"]).expect(0);
+    assert_eq!(ran.stdout, "ok workflows/checkout.yaml: shop checkout 1.0.0, 2 tasks\n");
+
+    world.write(
+        "workflows/refund.yaml",
+        &GOOD.replace("wait: PT1S", "wait: soon, then: resreve, if: '.a | frist'"),
+    );
+    let ran = world.run(&["workflow", "check"]).expect(2);
+    assert!(ran.stdout.contains("ok workflows/checkout.yaml"), "{}", ran.stdout);
+    ran.says(&[
+        "workflows/refund.yaml:4:19",
+        "workflows/refund.yaml:4:31",
+        "did you mean `reserve`?",
+        "there is no function `frist`",
+        "3 errors in 1 document",
+    ]);
+    let answer: serde_json::Value =
+        serde_json::from_str(&world.run(&["workflow", "check", "--json"]).expect(2).stdout).unwrap();
+    assert_eq!((answer["valid"].as_bool(), answer["files"].as_array().unwrap().len()), (Some(false), 2));
+    assert_eq!(answer["files"][0]["tasks"], 2);
+    assert_eq!(answer["files"][1]["diagnostics"].as_array().unwrap().len(), 3, "{answer}");
+}
+
+#[test]
+fn a_folder_without_documents_is_told() {
+    let world = World::new();
+    world.run(&["workflow", "check"]).expect(2).says(&["cannot read workflows: there is no such file"]);
+    std::fs::create_dir(world.stack().join("workflows")).unwrap();
+    world.write("workflows/notes.txt", "");
+    world.run(&["workflow", "check"]).expect(2).says(&["there is no workflow in workflows", "hint"]);
+}
