@@ -5,5 +5,7 @@
 
 mod check;
 mod expression;
+mod render;
 
 pub use check::check_document;
+pub use render::mermaid;

@@ -53,6 +53,16 @@ fn all_mistakes_are_told_at_once_with_their_places() {
     insta::assert_snapshot!(told);
 }
 
+/// A picture of every kind of task; its text was drawn and looked at.
+#[test]
+fn a_document_is_drawn_as_a_flowchart() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/documents");
+    for name in ["flow", "calls"] {
+        let loaded = check_document(&folder.join(format!("{name}.yaml"))).unwrap();
+        insta::assert_snapshot!(name, standfast_workflow::mermaid(&loaded.document));
+    }
+}
+
 /// Whatever is done to a good document, it is taken or refused, and nothing panics.
 #[test]
 fn damaged_documents_do_no_harm() {

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use crate::fault_args::{
     FaultAddArgs, FaultArgs, FaultCommand, FaultRemoveArgs, FaultSpec, FaultTokenArgs, NamedStack,
 };
-pub(crate) use crate::workflow_args::{WorkflowArgs, WorkflowCheckArgs, WorkflowCommand};
+pub(crate) use crate::workflow_args::{WorkflowArgs, WorkflowCheckArgs, WorkflowCommand, WorkflowRenderArgs};
 
 /// Runs services so that they hold under load and failure, and proves it before production does.
 #[derive(Debug, Parser)]
@@ -101,7 +101,7 @@ pub(crate) enum Command {
         after_help = "Examples:\n  standfast check\n  standfast check examples/shop\n  standfast check examples/shop --json"
     )]
     Check(StackJsonArgs),
-    /// Workflow documents: are they right?
+    /// Workflow documents: check and draw them
     Workflow(WorkflowArgs),
     /// Print the JSON Schema of standfast.yaml, for editors
     #[command(

@@ -1,7 +1,7 @@
 //! Workflow documents: the Open Workflow DSL 1.0.3 of the CNCF (<https://github.com/open-workflow-specification/specification>,
 //! until 2026 the Serverless Workflow DSL), a text in, a checked [`Document`] or all that is wrong with it out.
 //!
-//! `document` and `task` describe the keys (with the means of [`shape`](crate::shape)) and say what they become, one file for each
+//! `document` and `task` describe the keys (with the means of `shape`) and say what they become, one file for each
 //! kind of task; `value` has what they share; `check` resolves names: where `then` goes, and what of `use` is meant. Expressions
 //! are found here and compiled by the caller, which is asked whether each can be.
 

@@ -1,11 +1,13 @@
 //! Lengths of time: ISO 8601 texts, mappings of units, or expressions that yield one of both.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::value::{AnyTemplate, Expression, Template};
 use crate::shape::{Context, Fields, Kinds, Object, Shape};
+use crate::units;
 use crate::yaml::{Kind, Node};
 
 /// Longest length: a hundred years of 366 days.
@@ -20,6 +22,17 @@ pub struct Period {
     pub months: u32,
     /// What else.
     pub rest: Duration,
+}
+
+/// As people read it: `1m30s`, months first.
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.months, self.rest.is_zero()) {
+            (0, _) => f.write_str(&units::show_duration(self.rest)),
+            (months, true) => write!(f, "{months} months"),
+            (months, false) => write!(f, "{months} months {}", units::show_duration(self.rest)),
+        }
+    }
 }
 
 /// A length of time, or what yields it.

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use standfast_model::Diagnostics;
-use standfast_workflow::check_document;
+use standfast_workflow::{check_document, mermaid};
 
 use super::Call;
-use crate::args::{WorkflowArgs, WorkflowCheckArgs, WorkflowCommand};
+use crate::args::{WorkflowArgs, WorkflowCheckArgs, WorkflowCommand, WorkflowRenderArgs};
 use crate::exit;
 use crate::failure::Failure;
 use crate::output::Paint;
@@ -17,6 +17,7 @@ use crate::output::Paint;
 pub(crate) fn workflow(args: &WorkflowArgs, call: &Call) -> Result<u8, Failure> {
     match &args.command {
         WorkflowCommand::Check(args) => check(args, call),
+        WorkflowCommand::Render(args) => render(args, call),
     }
 }
 
@@ -71,6 +72,19 @@ fn check(args: &WorkflowCheckArgs, call: &Call) -> Result<u8, Failure> {
     }
     let number = |count, one: &str| if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") };
     Err(Failure::input(format!("{} in {}", number(errors, "error"), number(wrong, "document"))))
+}
+
+fn render(args: &WorkflowRenderArgs, call: &Call) -> Result<u8, Failure> {
+    match check_document(&args.file) {
+        Ok(loaded) => {
+            call.output.data(&mermaid(&loaded.document));
+            Ok(exit::DONE)
+        }
+        Err(found) => {
+            let hint = format!("mend it first: standfast workflow check {}", args.file.display());
+            Err(Failure::input("the document cannot be drawn").detail(call.rendered(&found)).hint(hint))
+        }
+    }
 }
 
 fn count(found: &Diagnostics) -> usize {

@@ -38,6 +38,26 @@ fn good_documents_are_named_and_bad_ones_told_with_their_places() {
 }
 
 #[test]
+fn a_good_document_is_drawn_and_a_bad_one_is_not() {
+    let world = World::new();
+    world.write("checkout.yaml", GOOD);
+    let ran = world.run(&["workflow", "render", "checkout.yaml"]).expect(0);
+    for part in
+        ["flowchart TD", "reserve<br>POST http://inventory.example/{sku}", "t1 --> t2", "finish([\"end\"])"]
+    {
+        assert!(ran.stdout.contains(part), "`{part}` is missing in:\n{}", ran.stdout);
+    }
+    world.write("checkout.yaml", &GOOD.replace("PT1S", "soon"));
+    let ran = world.run(&["workflow", "render", "checkout.yaml"]).expect(2);
+    assert_eq!(ran.stdout, "");
+    ran.says(&[
+        "checkout.yaml:4:19",
+        "the document cannot be drawn",
+        "standfast workflow check checkout.yaml",
+    ]);
+}
+
+#[test]
 fn a_folder_without_documents_is_told() {
     let world = World::new();
     world.run(&["workflow", "check"]).expect(2).says(&["cannot read workflows: there is no such file"]);
