@@ -373,7 +373,7 @@ impl<'a> Race<'a> {
         }
         match outcome {
             Outcome::Answered(answer) => {
-                if !is_temporary(answer.head.status) {
+                if !is_temporary(status_of(&answer.head)) {
                     return Ok(Some(answer));
                 }
                 if !self.live.is_empty() {
@@ -611,9 +611,7 @@ async fn over_h2(call: &Call, outgoing: &Outgoing, in_flight: InFlight, connect_
                 {
                     return outcome;
                 }
-                let is_unavailable = head.fields.named("grpc-status").is_some_and(|status| status == b"14");
-                let status = if is_unavailable { StatusCode::SERVICE_UNAVAILABLE } else { head.status };
-                answered_well(call, &in_flight, status);
+                answered_well(call, &in_flight, status_of(&head));
                 let body = AnswerBody::H2(Box::new(H2Answer { receiving, sending, in_flight }));
                 return Outcome::Answered(Answer { head, body });
             }
@@ -725,6 +723,13 @@ fn take_token(service: &Service, now: Stamp) -> bool {
         service.counters.budget_empty.add(1)
     }
     has_one
+}
+
+/// What an answer is judged by. A call of gRPC that fails before there is anything to send has its status in the head: 14,
+/// `UNAVAILABLE`, is what 503 is elsewhere.
+fn status_of(head: &ResponseHead) -> StatusCode {
+    let is_unavailable = head.fields.named("grpc-status").is_some_and(|status| status == b"14");
+    if is_unavailable { StatusCode::SERVICE_UNAVAILABLE } else { head.status }
 }
 
 /// Statuses that say more of the replica's moment than of the request.

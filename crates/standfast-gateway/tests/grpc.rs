@@ -103,6 +103,30 @@ async fn the_replica_is_told_how_much_time_is_left() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_is_unavailable_is_repeated_elsewhere_when_it_has_a_key() {
+    for (key, repeats) in [(Some("k"), true), (None, false)] {
+        let (well, ill) = (H2Replica::start().await, H2Replica::start().await);
+        ill.set_grpc_status("14");
+        let rig = Rig::start(speaks_h2(&[well.address, ill.address]));
+        let client = H2::connect(rig.public).await;
+        let mut unavailable = 0;
+        for number in 0..40 {
+            let mut request = call("/refused-call");
+            if let Some(key) = key {
+                let key = format!("{key}-{number}").parse().unwrap();
+                request.headers_mut().insert("idempotency-key", key);
+            }
+            let got = client.send(request, "hi").await;
+            unavailable += usize::from(got.header("grpc-status") == Some("14"));
+        }
+        let seen = ill.seen().len();
+        assert!(seen > 0, "it was never asked");
+        assert_eq!(unavailable, if repeats { 0 } else { seen }, "of {seen}");
+        assert_eq!(well.seen().len(), if repeats { 40 } else { 40 - seen });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_says_unavailable_is_chosen_less() {
     for path in ["/refused-call", "/call"] {
         let (well, ill) = (H2Replica::start().await, H2Replica::start().await);
