@@ -110,6 +110,7 @@ fn resolve(
             Referent::Service | Referent::Dependency => ("service", &own),
             Referent::Zone => ("zone", &zones),
             Referent::Load => ("load", &load),
+            Referent::Use(_) => continue, // Only workflows have these.
         };
         let Some(known) = known else { continue };
         let entry = entries.as_ref().and_then(|entries| *entries.get(reference.name.as_str())?);

@@ -104,8 +104,8 @@ impl std::error::Error for Diagnostics {}
 
 impl Diagnostics {
     /// One error that has no place.
-    pub fn of_error(message: String) -> Self {
-        let error = Diagnostic { severity: Severity::Error, message, hint: None, place: None };
+    pub fn of_error(message: String, hint: Option<String>) -> Self {
+        let error = Diagnostic { severity: Severity::Error, message, hint, place: None };
         Self { items: vec![error], omitted: 0 }
     }
 

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::string::FromUtf8Error;
 
 use crate::check;
 use crate::diagnostics::{Diagnostics, Severity, shown};
@@ -14,6 +15,8 @@ use crate::yaml;
 
 /// The name of a stack's file.
 pub const STACK_FILE: &str = "standfast.yaml";
+/// What to do when there is no stack.
+const NO_STACK: &str = "a stack is a folder with a `standfast.yaml`; name the folder or the file";
 /// Bytes read of all files that a stack names, each counted as often as it is named.
 const NAMED_BYTES_MAX: usize = 16 << 20;
 
@@ -33,15 +36,15 @@ pub struct Loaded {
 pub fn load(path: &Path, environment: &BTreeMap<String, String>) -> Result<Loaded, Diagnostics> {
     let file = if path.is_dir() { path.join(STACK_FILE) } else { path.to_owned() };
     let folder = file.parent().map(Path::to_owned).unwrap_or_default();
-    let mut cx = Context::new(environment);
+    let cx = Context::new(environment);
     let root = match std::path::absolute(if folder.as_os_str().is_empty() { Path::new(".") } else { &folder })
     {
         Ok(root) => root,
-        Err(why) => return Err(unreadable(cx, &file, &why)),
+        Err(why) => return Err(unreadable(&file, &why, NO_STACK)),
     };
     let bytes = match Disk.read(&file, FILE_BYTES_MAX) {
         Ok(bytes) => bytes,
-        Err(why) => return Err(unreadable(cx, &file, &why)),
+        Err(why) => return Err(unreadable(&file, &why, NO_STACK)),
     };
     match String::from_utf8(bytes) {
         Ok(text) => {
@@ -49,12 +52,7 @@ pub fn load(path: &Path, environment: &BTreeMap<String, String>) -> Result<Loade
             let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             read(cx, text, &name, Reader { root, shown_in, files: &Disk, left: NAMED_BYTES_MAX })
         }
-        Err(error) => {
-            let at = error.utf8_error().valid_up_to();
-            let message = format!("{} is not UTF-8: see byte {at}", shown(&file.to_string_lossy()));
-            cx.reports.push(Severity::Error, None, message, None);
-            Err(cx.reports.finish())
-        }
+        Err(why) => Err(not_text(&file, &why)),
     }
 }
 
@@ -73,22 +71,25 @@ pub fn parse(
     read(cx, text.to_owned(), STACK_FILE, reader)
 }
 
-fn unreadable(mut cx: Context<'_>, file: &Path, why: &io::Error) -> Diagnostics {
+/// What is said of a file that cannot be read; `missing` is the hint when there is none.
+pub(crate) fn unreadable(file: &Path, why: &io::Error, missing: &str) -> Diagnostics {
     let hint = match why.kind() {
-        io::ErrorKind::NotFound => {
-            Some(format!("a stack is a folder with a `{STACK_FILE}`; name the folder or the file"))
-        }
+        io::ErrorKind::NotFound => Some(missing.to_owned()),
         io::ErrorKind::PermissionDenied => {
             Some("see who may with `ls -ld`; use that account, or have yours let in with `chmod`".to_owned())
         }
         _ => None,
     };
-    let message = format!("cannot read {}: {}", shown(&file.to_string_lossy()), because(why));
-    cx.reports.push(Severity::Error, None, message, hint);
-    cx.reports.finish()
+    Diagnostics::of_error(format!("cannot read {}: {}", shown(&file.to_string_lossy()), because(why)), hint)
 }
 
-pub(crate) fn because(why: &io::Error) -> String {
+/// What is said of a file that is no text.
+pub(crate) fn not_text(file: &Path, why: &FromUtf8Error) -> Diagnostics {
+    let at = why.utf8_error().valid_up_to();
+    Diagnostics::of_error(format!("{} is not UTF-8: see byte {at}", shown(&file.to_string_lossy())), None)
+}
+
+fn because(why: &io::Error) -> String {
     match why.kind() {
         io::ErrorKind::NotFound => "there is no such file".to_owned(),
         io::ErrorKind::PermissionDenied => "it may not be read".to_owned(),

@@ -8,7 +8,7 @@ use crate::expression::Compiler;
 
 /// The stack on which expressions are parsed: the parser of jq calls itself for each part of an expression, and expressions are
 /// bounded by `expression::BYTES_MAX`. The system gives only what is used of it.
-const STACK_BYTES: usize = 256 << 20;
+pub(crate) const STACK_BYTES: usize = 64 << 20;
 
 /// Reads and checks a workflow document: its keys, its names, and whether its expressions compile.
 ///
@@ -27,9 +27,10 @@ pub fn check_document(file: &Path) -> Result<LoadedDocument, Diagnostics> {
         match checking.map(thread::ScopedJoinHandle::join) {
             Ok(Ok(checked)) => checked,
             Ok(Err(panic)) => std::panic::resume_unwind(panic),
-            Err(why) => {
-                Err(Diagnostics::of_error(format!("cannot check {}: no thread: {why}", file.display())))
-            }
+            Err(why) => Err(Diagnostics::of_error(
+                format!("cannot check {}: no memory for a thread: {why}", file.display()),
+                None,
+            )),
         }
     })
 }

@@ -9,7 +9,7 @@ use standfast_model::workflow::{BadExpression, Expression};
 /// Longest expression, in bytes.
 pub(crate) const BYTES_MAX: usize = 8 << 10;
 /// What would reach out of a run, or end the process: the environment, the terminal, the process, the machine's time zone.
-const REFUSED: [&str; 15] = [
+const REFUSED: [&str; 13] = [
     "env",
     "halt",
     "halt_error",
@@ -23,8 +23,6 @@ const REFUSED: [&str; 15] = [
     "input_line_number",
     "localtime",
     "strflocaltime",
-    "getpath_env",
-    "repl",
 ];
 
 type Data = data::JustLut<Val>;
@@ -192,7 +190,7 @@ mod tests {
     fn what_is_too_long_or_too_deep_is_refused_and_does_no_harm() {
         let run = |text: String| {
             std::thread::Builder::new()
-                .stack_size(256 << 20)
+                .stack_size(crate::check::STACK_BYTES)
                 .spawn(move || check(&text).is_err())
                 .unwrap()
                 .join()

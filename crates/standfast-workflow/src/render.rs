@@ -108,8 +108,7 @@ impl Chart {
             Kind::Call(_) | Kind::Run(_) => ("[[", "]]"),
             _ => ("[", "]"),
         };
-        let lists: Vec<(&str, &[Task])> =
-            task.kind.lists().into_iter().filter(|(_, tasks)| !tasks.is_empty()).collect();
+        let lists: Vec<&[Task]> = task.kind.lists().into_iter().filter(|tasks| !tasks.is_empty()).collect();
         if lists.is_empty() {
             self.line(&format!("{id}{open}{label}{close}"));
             return;
@@ -135,7 +134,7 @@ impl Chart {
                 }
             }
             _ => {
-                for (_, tasks) in lists {
+                for tasks in lists {
                     self.list(tasks, None);
                 }
             }

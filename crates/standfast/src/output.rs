@@ -1,12 +1,13 @@
 //! What people see: colour only on a terminal, data on stdout, all else on stderr.
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write as _};
+use std::io::{ErrorKind, IsTerminal, Write as _};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::Colour;
+use crate::failure::Failure;
 
 /// How to print.
 #[derive(Debug, Clone, Copy)]
@@ -39,18 +40,23 @@ impl Output {
         self.stderr_terminal
     }
 
-    /// Text on stdout. A reader that has gone away (`| head`) is no error.
-    pub(crate) fn data(self, text: &str) {
+    /// Text on stdout. A reader that has gone away (`| head`) is no error; a full disk is one.
+    pub(crate) fn data(self, text: &str) -> Result<(), Failure> {
         let mut stdout = std::io::stdout().lock();
-        let _reader_may_have_left = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                Err(Failure::because_of("cannot write the answer to the standard output", &error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A JSON value on stdout, indented.
-    pub(crate) fn json(self, value: &impl serde::Serialize) -> Result<(), serde_json::Error> {
-        let mut text = serde_json::to_string_pretty(value)?;
+    pub(crate) fn json(self, value: &impl serde::Serialize) -> Result<(), Failure> {
+        let mut text = serde_json::to_string_pretty(value)
+            .map_err(|error| Failure::because_of("cannot write the answer as JSON", &error))?;
         text.push('\n');
-        self.data(&text);
-        Ok(())
+        self.data(&text)
     }
 
     /// A line for people on stderr.

@@ -54,6 +54,8 @@ pub(crate) enum Referent {
     Service,
     Zone,
     Load,
+    /// Something that a workflow has under this key of `use`.
+    Use(&'static str),
 }
 
 impl<'e> Context<'e> {

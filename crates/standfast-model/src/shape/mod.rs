@@ -7,7 +7,7 @@ mod fields;
 mod scalars;
 
 pub(crate) use containers::{ByKey, Keyed, Kinds, List, NameKeys, Pairs, TextKeys};
-pub(crate) use context::{Context, Dialect, Referent};
+pub(crate) use context::{Context, Dialect, Reference, Referent};
 pub(crate) use fields::{Count, Fields, Object, Tagged, Variant, decode_object};
 pub(crate) use scalars::{
     Bytes, Choice, Cores, Flag, FromText, Loose, Name, Pattern, Percent, Rate, Refers, Text, Time, Whole,

@@ -1,6 +1,6 @@
 //! As whom something is called.
 
-use super::value::{NAME, Uri, UriText};
+use super::value::{NAME, Uri, UriText, Use};
 use super::value::{Named, Template, TextTemplate, named_by_use};
 use crate::shape::{ByKey, Choice, Count, Fields, List, Object};
 
@@ -157,7 +157,7 @@ const fn credentials<T>(secret: Object<Credentials<T>>, here: Object<Credentials
 }
 
 fn secret<T>(f: &mut Fields<'_, '_>) -> Option<Credentials<T>> {
-    Some(Credentials::Secret(f.required("use", "The secret's name.", NAME)?))
+    Some(Credentials::Secret(f.required("use", "The secret's name.", Use("secrets"))?))
 }
 
 fn user_password(f: &mut Fields<'_, '_>) -> Option<Credentials<UserPassword>> {
@@ -289,7 +289,9 @@ pub(crate) const AUTHENTICATION: ByKey<Object<Named<Authentication>>, Object<Nam
     named_by_use(
         Object {
             doc: "One of `use.authentications`.",
-            read: |f: &mut Fields<'_, '_>| Some(Named::Use(f.required("use", "Its name.", NAME)?)),
+            read: |f: &mut Fields<'_, '_>| {
+                Some(Named::Use(f.required("use", "Its name.", Use("authentications"))?))
+            },
         },
         Object {
             doc: "As whom something is called.",

@@ -2,22 +2,22 @@
 
 use std::collections::BTreeSet;
 
-use super::auth::Authentication;
 use super::document::{Document, Reusable};
-use super::policy::Retry;
-use super::task::{Call, Kind, McpTransport, Task, Then};
-use super::value::{ARGUMENTS, Endpoint, Named};
+use super::task::{Kind, PROTOCOLS, Task, Then};
+use super::value::ARGUMENTS;
 use crate::diagnostics::shown;
-use crate::shape::Context;
+use crate::shape::{Context, Reference, Referent};
 use crate::source::Span;
 use crate::suggest;
 
 /// Checks a document that was decoded.
 pub(crate) fn check(document: &Document, cx: &mut Context<'_>) {
-    let mut checker = Checker { reusable: &document.reusable, cx };
-    if let (Some(Named::Use(name)), Some(place)) = (&document.timeout, document.timeout_place) {
-        checker.timeout(name, place);
+    for reference in std::mem::take(&mut cx.references) {
+        if let Referent::Use(key) = reference.to {
+            resolve(&document.reusable, key, &reference, cx);
+        }
     }
+    let mut checker = Checker { cx };
     for function in &document.reusable.functions {
         checker.task(function, &[]);
     }
@@ -28,12 +28,34 @@ pub(crate) fn check(document: &Document, cx: &mut Context<'_>) {
     checker.list(&document.tasks);
 }
 
-struct Checker<'a, 'c, 'e> {
-    reusable: &'a Reusable,
+fn resolve(reusable: &Reusable, key: &'static str, reference: &Reference, cx: &mut Context<'_>) {
+    let known = reusable.names(key);
+    let name = reference.name.as_str();
+    if known.contains(&name) || reusable.is_unread(key, name) {
+        return;
+    }
+    let what = match key {
+        "retries" => "retry policy",
+        plural => plural.trim_end_matches('s'),
+    };
+    // A function may be a protocol misspelt.
+    let others: &[&str] = if key == "functions" { &PROTOCOLS } else { &[] };
+    let hint = match suggest::nearest(name, known.iter().chain(others).copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => suggest::hint(name, known),
+    };
+    cx.reports.error_hint(
+        reference.span,
+        format!("there is no {what} `{}` under `use.{key}`", shown(name)),
+        hint,
+    );
+}
+
+struct Checker<'c, 'e> {
     cx: &'c mut Context<'e>,
 }
 
-impl Checker<'_, '_, '_> {
+impl Checker<'_, '_> {
     /// The tasks of one list, among which `then` may choose.
     fn list(&mut self, tasks: &[Task]) {
         let mut seen = BTreeSet::new();
@@ -61,38 +83,16 @@ impl Checker<'_, '_, '_> {
         if let Some(place) = task.places.then {
             self.then(&task.then, place, list);
         }
-        if let (Some(Named::Use(name)), Some(place)) = (&task.timeout, task.places.timeout) {
-            self.timeout(name, place);
-        }
-        let place = task.places.kind;
         match &task.kind {
-            Kind::Call(call) => self.call(call, place),
-            Kind::Raise(error) => {
-                if let Named::Use(name) = &**error {
-                    let known = self.reusable.errors.iter().map(|(name, _)| name.as_str());
-                    self.resolve("error", "errors", name, place, known.collect());
-                }
-            }
             Kind::Switch(switch) => {
                 for case in &switch.cases {
                     self.then(&case.then, case.place, list);
                 }
             }
-            Kind::Try(attempt) => {
-                if let Some(Named::Use(name)) = &attempt.catch.retry {
-                    let known: Vec<&str> = self
-                        .reusable
-                        .retries
-                        .iter()
-                        .map(|(name, _): &(String, Retry)| name.as_str())
-                        .collect();
-                    self.resolve("retry policy", "retries", name, place, known);
-                }
-            }
             Kind::Fork(fork) => return self.branches(&fork.branches),
             _ => {}
         }
-        for (_, tasks) in task.kind.lists() {
+        for tasks in task.kind.lists() {
             self.list(tasks);
         }
     }
@@ -122,92 +122,6 @@ impl Checker<'_, '_, '_> {
             list.iter().map(|task| task.name.as_str()).chain(["continue", "exit", "end"]).collect();
         let message = format!("there is no task `{}` in this list", shown(name));
         self.cx.reports.error_hint(place, message, suggest::hint(name, known));
-    }
-
-    fn timeout(&mut self, name: &str, place: Span) {
-        let known = self.reusable.timeouts.iter().map(|(name, _)| name.as_str()).collect();
-        self.resolve("timeout", "timeouts", name, place, known);
-    }
-
-    fn call(&mut self, call: &Call, place: Span) {
-        match call {
-            Call::Http(http) => self.endpoint(&http.endpoint, place),
-            Call::Grpc(grpc) => {
-                self.endpoint(&grpc.proto.endpoint, place);
-                self.authentication(grpc.authentication.as_ref(), place);
-            }
-            Call::OpenApi(open) => {
-                self.endpoint(&open.document.endpoint, place);
-                self.authentication(open.authentication.as_ref(), place);
-            }
-            Call::AsyncApi(call) => {
-                self.endpoint(&call.document.endpoint, place);
-                self.authentication(call.authentication.as_ref(), place);
-            }
-            Call::A2a(agent) => {
-                let card = agent.agent_card.as_ref().map(|card| &card.endpoint);
-                for endpoint in card.into_iter().chain(&agent.server) {
-                    self.endpoint(endpoint, place);
-                }
-            }
-            Call::Mcp(mcp) => {
-                if let McpTransport::Http { endpoint, .. } = &mcp.transport {
-                    self.endpoint(endpoint, place);
-                }
-            }
-            Call::Function(function) => self.function(&function.name, place),
-        }
-    }
-
-    /// A function of the document, of a catalog, or at an address.
-    fn function(&mut self, name: &str, place: Span) {
-        if name.contains("://") {
-            return;
-        }
-        if let Some((function, catalog)) = name.split_once('@') {
-            if !function.contains(':') {
-                let message = format!("`{}` lacks a version", shown(name));
-                self.cx.reports.error_hint(
-                    place,
-                    message,
-                    format!("write `{}:1.0.0@{}`", shown(function), shown(catalog)),
-                );
-            }
-            if catalog != "default" {
-                let known = self.reusable.catalogs.iter().map(|(name, _)| name.as_str()).collect();
-                self.resolve("catalog", "catalogs", catalog, place, known);
-            }
-            return;
-        }
-        let known = self.reusable.functions.iter().map(|task| task.name.as_str());
-        let protocols = ["http", "grpc", "openapi", "asyncapi", "a2a", "mcp"];
-        if let Some(near) = suggest::nearest(name, protocols)
-            && !known.clone().any(|known| known == name)
-        {
-            let message = format!("there is no function `{}` under `use.functions`", shown(name));
-            self.cx.reports.error_hint(place, message, format!("did you mean `{near}`?"));
-            return;
-        }
-        self.resolve("function", "functions", name, place, known.collect());
-    }
-
-    fn endpoint(&mut self, endpoint: &Endpoint, place: Span) {
-        self.authentication(endpoint.authentication.as_ref(), place);
-    }
-
-    fn authentication(&mut self, authentication: Option<&Named<Authentication>>, place: Span) {
-        if let Some(Named::Use(name)) = authentication {
-            let known = self.reusable.authentications.iter().map(|(name, _)| name.as_str()).collect();
-            self.resolve("authentication", "authentications", name, place, known);
-        }
-    }
-
-    fn resolve(&mut self, what: &str, key: &str, name: &str, place: Span, known: Vec<&str>) {
-        let is_unread = self.reusable.unread.iter().any(|(of, unread)| *of == key && unread == name);
-        if !is_unread && !known.contains(&name) {
-            let message = format!("there is no {what} `{}` under `use.{key}`", shown(name));
-            self.cx.reports.error_hint(place, message, suggest::hint(name, known));
-        }
     }
 
     /// Warns of tasks that no way leads to.

@@ -12,7 +12,7 @@ use super::value::{
 };
 use crate::diagnostics::shown;
 use crate::shape::{Choice, Context, Count, Fields, FromText, Keyed, List, Object, Shape};
-use crate::source::{At, Span};
+use crate::source::At;
 use crate::yaml::{self, Node};
 
 /// A workflow.
@@ -48,7 +48,6 @@ pub struct Document {
     pub reusable: Reusable,
     /// The tasks.
     pub tasks: Vec<Task>,
-    pub(crate) timeout_place: Option<Span>,
 }
 
 impl Document {
@@ -64,7 +63,7 @@ impl Document {
         let mut all: Vec<&Task> = around.chain(&self.reusable.functions).chain(&self.tasks).collect();
         let mut next = 0;
         while let Some(task) = all.get(next) {
-            let within: Vec<&Task> = task.kind.lists().into_iter().flat_map(|(_, tasks)| tasks).collect();
+            let within: Vec<&Task> = task.kind.lists().into_iter().flatten().collect();
             all.extend(within);
             next += 1;
         }
@@ -119,8 +118,44 @@ pub struct Reusable {
     pub secrets: Vec<String>,
     /// After which time something is given up.
     pub timeouts: Vec<(String, Timeout)>,
-    /// The names of those that could not be read: who names them is not wrong.
-    pub(crate) unread: Vec<(&'static str, String)>,
+    /// What could not be read: who names it is not wrong.
+    pub(crate) unread: Unread,
+}
+
+/// What of `use` was reported and left out.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Unread {
+    /// All of it.
+    pub(crate) all: bool,
+    /// All of these keys.
+    pub(crate) keys: Vec<&'static str>,
+    /// Single definitions, each with its key.
+    pub(crate) names: Vec<(&'static str, String)>,
+}
+
+impl Reusable {
+    /// The names under a key.
+    pub(crate) fn names(&self, key: &str) -> Vec<&str> {
+        fn first<T>(pairs: &[(String, T)]) -> Vec<&str> {
+            pairs.iter().map(|(name, _)| name.as_str()).collect()
+        }
+        match key {
+            "authentications" => first(&self.authentications),
+            "catalogs" => first(&self.catalogs),
+            "errors" => first(&self.errors),
+            "functions" => self.functions.iter().map(|function| function.name.as_str()).collect(),
+            "retries" => first(&self.retries),
+            "secrets" => self.secrets.iter().map(String::as_str).collect(),
+            "timeouts" => first(&self.timeouts),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether it is not known what a name under a key is, since that was wrong.
+    pub(crate) fn is_unread(&self, key: &str, name: &str) -> bool {
+        let Unread { all, keys, names } = &self.unread;
+        *all || keys.contains(&key) || names.iter().any(|(of, unread)| *of == key && unread == name)
+    }
 }
 
 /// Tasks around tasks.
@@ -156,11 +191,14 @@ fn document(f: &mut Fields<'_, '_>) -> Option<Document> {
     let head = f.required("document", "What the workflow is called.", HEAD);
     let input = f.optional("input", "What a run is given.", INPUT).unwrap_or_default();
     let output = f.optional("output", "What a run yields.", OUTPUT).unwrap_or_default();
-    let timeout_place = f.value_place_of("timeout");
     let timeout = f.optional("timeout", "After which time a run is given up.", timeout());
     let schedule = f.optional("schedule", "When runs begin by themselves.", SCHEDULE);
     let evaluate = f.optional("evaluate", "How expressions are read.", EVALUATE).unwrap_or_default();
-    let reusable = f.optional("use", "What tasks may name.", REUSABLE).unwrap_or_default();
+    let has_use = f.place_of("use").is_some();
+    let reusable = f.optional("use", "What tasks may name.", REUSABLE).unwrap_or_else(|| {
+        let unread = Unread { all: has_use, ..Unread::default() };
+        Reusable { unread, ..Reusable::default() }
+    });
     let tasks = f.required("do", "The tasks.", TASKS);
     // Without a head or tasks the document is not given out, but what else is wrong with it is told at the same time.
     let Head { dsl, namespace, name, version, title, summary, tags, metadata } = head.unwrap_or_default();
@@ -180,7 +218,6 @@ fn document(f: &mut Fields<'_, '_>) -> Option<Document> {
         evaluate,
         reusable,
         tasks: tasks.unwrap_or_default(),
-        timeout_place,
     })
 }
 
@@ -407,18 +444,16 @@ fn bad_cron(text: &str) -> Option<String> {
 const REUSABLE: Object<Reusable> = Object {
     doc: "What tasks may name.",
     read: |f: &mut Fields<'_, '_>| {
-        let mut unread = Vec::new();
+        let mut unread = Unread::default();
         let out = &mut unread;
         Some(Reusable {
             authentications: named_all(f, "authentications", "As whom something is called.", POLICY, out),
             catalogs: named_all(f, "catalogs", "Where functions are found.", CATALOG, out),
             errors: named_all(f, "errors", "Errors.", ERROR, out),
             extensions: f.optional("extensions", "Tasks around tasks.", Extensions).unwrap_or_default(),
-            functions: f
-                .optional("functions", "Tasks that are called by name.", Functions)
-                .unwrap_or_default(),
+            functions: whole(f, "functions", "Tasks that are called by name.", Functions, out),
             retries: named_all(f, "retries", "When something is tried again.", RETRY, out),
-            secrets: f.optional("secrets", "Secrets.", List { item: NAME, min: 0 }).unwrap_or_default(),
+            secrets: whole(f, "secrets", "Secrets.", List { item: NAME, min: 0 }, out),
             timeouts: named_all(f, "timeouts", "After which time something is given up.", TIMEOUT, out),
             unread,
         })
@@ -435,17 +470,30 @@ fn named_all<S: Shape>(
     key: &'static str,
     doc: &str,
     item: S,
-    unread: &mut Vec<(&'static str, String)>,
+    unread: &mut Unread,
 ) -> Vec<(String, S::Value)> {
-    let all = f.optional(key, doc, Keyed { keys: ANY_KEY, item, min: 0 });
     let mut named = Vec::new();
-    for (name, value) in all.unwrap_or_default() {
+    for (name, value) in whole(f, key, doc, Keyed { keys: ANY_KEY, item, min: 0 }, unread) {
         match value {
             Some(value) => named.push((name.value, value)),
-            None => unread.push((key, name.value)),
+            None => unread.names.push((key, name.value)),
         }
     }
     named
+}
+
+fn whole<T: Default, S: Shape<Value = T>>(
+    f: &mut Fields<'_, '_>,
+    key: &'static str,
+    doc: &str,
+    shape: S,
+    unread: &mut Unread,
+) -> T {
+    let is_there = f.place_of(key).is_some();
+    f.optional(key, doc, shape).unwrap_or_else(|| {
+        unread.keys.extend(is_there.then_some(key));
+        T::default()
+    })
 }
 
 /// Tasks by name.

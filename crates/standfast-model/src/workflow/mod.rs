@@ -35,12 +35,15 @@ pub use value::{
     Data, Endpoint, Expression, Input, Named, Output, Resource, Schema, SchemaSource, Template, Uri,
 };
 
-use crate::diagnostics::{Diagnostics, shown};
+use crate::diagnostics::Diagnostics;
 use crate::files::{Disk, FILE_BYTES_MAX, Files};
-use crate::load::because;
+use crate::load::{not_text, unreadable};
 use crate::shape::{Context, Dialect, Shape};
 use crate::source::Source;
 use crate::yaml;
+
+/// What to do when there is no document.
+const NO_DOCUMENT: &str = "name a document, or a folder of documents: standfast workflow check FILE";
 
 /// A checked document, and what its writer should know about it.
 #[derive(Debug, Clone)]
@@ -71,16 +74,9 @@ pub fn load_document(
     file: &Path,
     compile: &mut CompileExpression<'_>,
 ) -> Result<LoadedDocument, Diagnostics> {
-    let name = file.to_string_lossy();
-    let refuse = Diagnostics::of_error;
-    let bytes = Disk
-        .read(file, FILE_BYTES_MAX)
-        .map_err(|why| refuse(format!("cannot read {}: {}", shown(&name), because(&why))))?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        refuse(format!("{} is not UTF-8: see byte {at}", shown(&name)))
-    })?;
-    parse_document(&name, text, compile)
+    let bytes = Disk.read(file, FILE_BYTES_MAX).map_err(|why| unreadable(file, &why, NO_DOCUMENT))?;
+    let text = String::from_utf8(bytes).map_err(|why| not_text(file, &why))?;
+    parse_document(&file.to_string_lossy(), text, compile)
 }
 
 /// Checks a text; `name` is what diagnostics call it.

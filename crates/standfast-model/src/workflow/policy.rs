@@ -81,7 +81,7 @@ pub(crate) const TIMEOUT: Object<Timeout> = Object {
 
 /// A timeout in place, or the name of one.
 pub(crate) fn timeout() -> impl Shape<Value = Named<Timeout>> {
-    named("a mapping with `after`, or the name of one under `use.timeouts`", TIMEOUT)
+    named("a mapping with `after`, or the name of one under `use.timeouts`", "timeouts", TIMEOUT)
 }
 
 pub(crate) const RETRY: Object<Retry> = Object {
@@ -189,5 +189,5 @@ const JITTER: Object<Jitter> = Object {
 
 /// A retry policy in place, or the name of one.
 pub(crate) fn retry() -> impl Shape<Value = Named<Retry>> {
-    named("a mapping, or the name of one under `use.retries`", RETRY)
+    named("a mapping, or the name of one under `use.retries`", "retries", RETRY)
 }

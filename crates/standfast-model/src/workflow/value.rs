@@ -4,7 +4,7 @@ use serde_json::{Map, Number, Value, json};
 
 use super::auth::{AUTHENTICATION, Authentication};
 use crate::diagnostics::shown;
-use crate::shape::{ByKey, Context, Count, Fields as Keys, FromText, Kinds, Loose, Object, Shape};
+use crate::shape::{ByKey, Context, Count, Fields as Keys, FromText, Kinds, Loose, Object, Referent, Shape};
 use crate::yaml::{self, Kind, Node};
 
 /// Longest name, in bytes.
@@ -183,36 +183,40 @@ impl Shape for AnyTemplate {
     type Value = Template;
 
     fn decode(&self, node: &Node, cx: &mut Context<'_>) -> Option<Template> {
-        match &node.value {
-            yaml::Value::Scalar(_) => scalar(node, cx),
-            yaml::Value::List(items) => {
-                let items: Vec<Template> =
-                    items.iter().map(|item| self.decode(item, cx)).collect::<Option<_>>()?;
-                if items.iter().all(|item| matches!(item, Template::Value(_))) {
-                    let values = items.into_iter().filter_map(into_value).collect();
-                    return Some(Template::Value(Value::Array(values)));
-                }
-                Some(Template::List(items))
-            }
-            yaml::Value::Mapping(entries) => {
-                let mut fields = Vec::with_capacity(entries.len());
-                for entry in entries {
-                    let subject = format!("`{}`", shown(&entry.key.text));
-                    let value = cx.within(subject, entry.key.span, |cx| self.decode(&entry.value, cx))?;
-                    fields.push((entry.key.text.to_string(), value));
-                }
-                if fields.iter().all(|(_, value)| matches!(value, Template::Value(_))) {
-                    let fields =
-                        fields.into_iter().filter_map(|(name, value)| Some((name, into_value(value)?)));
-                    return Some(Template::Value(Value::Object(Map::from_iter(fields))));
-                }
-                Some(Template::Object(fields))
-            }
-        }
+        template(node, cx, true)
     }
 
     fn schema(&self) -> Value {
         json!({})
+    }
+}
+
+/// Reads a value; where nothing `computes`, what looks like an expression is a text.
+fn template(node: &Node, cx: &mut Context<'_>, computes: bool) -> Option<Template> {
+    match &node.value {
+        yaml::Value::Scalar(_) => scalar(node, cx, computes),
+        yaml::Value::List(items) => {
+            let items: Vec<Template> =
+                items.iter().map(|item| template(item, cx, computes)).collect::<Option<_>>()?;
+            if items.iter().all(|item| matches!(item, Template::Value(_))) {
+                let values = items.into_iter().filter_map(into_value).collect();
+                return Some(Template::Value(Value::Array(values)));
+            }
+            Some(Template::List(items))
+        }
+        yaml::Value::Mapping(entries) => {
+            let mut fields = Vec::with_capacity(entries.len());
+            for entry in entries {
+                let subject = format!("`{}`", shown(&entry.key.text));
+                let value = cx.within(subject, entry.key.span, |cx| template(&entry.value, cx, computes))?;
+                fields.push((entry.key.text.to_string(), value));
+            }
+            if fields.iter().all(|(_, value)| matches!(value, Template::Value(_))) {
+                let fields = fields.into_iter().filter_map(|(name, value)| Some((name, into_value(value)?)));
+                return Some(Template::Value(Value::Object(Map::from_iter(fields))));
+            }
+            Some(Template::Object(fields))
+        }
     }
 }
 
@@ -223,9 +227,9 @@ fn into_value(template: Template) -> Option<Value> {
     }
 }
 
-fn scalar(node: &Node, cx: &mut Context<'_>) -> Option<Template> {
+fn scalar(node: &Node, cx: &mut Context<'_>, computes: bool) -> Option<Template> {
     let (text, kind) = cx.scalar(node)??;
-    if kind == Kind::Text {
+    if kind == Kind::Text && computes {
         if let Some(expression) = Expression::of(&text) {
             return Some(Template::Expression(cx.note_expression(expression, node.span)));
         }
@@ -280,25 +284,7 @@ impl Shape for AnyValue {
     type Value = Value;
 
     fn decode(&self, node: &Node, cx: &mut Context<'_>) -> Option<Value> {
-        match &node.value {
-            yaml::Value::Scalar(_) => {
-                let (text, kind) = cx.scalar(node)??;
-                let value = number(&text, kind);
-                if value.is_none() {
-                    cx.mismatch(node, "a value that JSON can hold", Some("put it in quotes".to_owned()));
-                }
-                value
-            }
-            yaml::Value::List(items) => items.iter().map(|item| self.decode(item, cx)).collect(),
-            yaml::Value::Mapping(entries) => {
-                let fields = entries.iter().map(|entry| {
-                    let subject = format!("`{}`", shown(&entry.key.text));
-                    let value = cx.within(subject, entry.key.span, |cx| self.decode(&entry.value, cx))?;
-                    Some((entry.key.text.to_string(), value))
-                });
-                Some(Value::Object(fields.collect::<Option<_>>()?))
-            }
-        }
+        into_value(template(node, cx, false)?)
     }
 
     fn schema(&self) -> Value {
@@ -510,13 +496,32 @@ pub(crate) const OUTPUT: Object<Output> = Object {
     },
 };
 
-/// A definition in place, or the name of one under `use`, as a text.
+/// The name of something under this key of `use`.
+#[derive(Clone, Copy)]
+pub(crate) struct Use(pub(crate) &'static str);
+
+impl Shape for Use {
+    type Value = String;
+
+    fn decode(&self, node: &Node, cx: &mut Context<'_>) -> Option<String> {
+        let name = NAME.decode(node, cx)?;
+        cx.refer(Referent::Use(self.0), &name, node.span);
+        Some(name)
+    }
+
+    fn schema(&self) -> Value {
+        NAME.schema()
+    }
+}
+
+/// A definition in place, or as a text the name of one under this key of `use`.
 pub(crate) fn named<T: 'static>(
     expected: &'static str,
+    key: &'static str,
     here: impl Shape<Value = T> + 'static,
 ) -> impl Shape<Value = Named<T>> {
     Kinds::new(expected)
-        .text(NAME.and_then(|name, _, _| Some(Named::Use(name))))
+        .text(Use(key).and_then(|name, _, _| Some(Named::Use(name))))
         .mapping(here.and_then(|value, _, _| Some(Named::Here(value))))
 }
 

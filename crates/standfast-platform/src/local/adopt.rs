@@ -12,6 +12,7 @@ use super::address::Ports;
 use super::api::FaultKind;
 use super::config::AgentConfig;
 use super::core::Core;
+use super::doubt::Doubt;
 use super::ledger::{self, Ledger, ReplicaRecord};
 use super::listeners;
 use super::node;
@@ -51,8 +52,7 @@ pub(crate) fn state_of(ledger: Option<Ledger>, config: &AgentConfig, chance: u64
         ports: Ports::starting_at(ledger.as_ref().map_or(chance, |ledger| ledger.ports)),
         limitations: BTreeSet::new(),
         localhost_only: BTreeSet::new(),
-        doubt_since: None,
-        doubt_over: None,
+        doubt: Doubt::default(),
         ledger_trouble: None,
     };
     let Some(ledger) = ledger else { return state };

@@ -25,6 +25,7 @@ mod cgroup;
 mod client;
 mod config;
 mod core;
+mod doubt;
 mod environment;
 mod faults;
 mod health;

@@ -10,14 +10,12 @@ use tokio::sync::watch;
 
 use super::address::{self, Ports};
 use super::api::NodeInfo;
+use super::doubt::Doubt;
 use super::faults::FaultRecord;
 use super::listeners::Listening;
 use super::procfs::ProcessId;
 use crate::decide::{Decision, Life, Waiting, decide};
 use crate::{ExitReason, Inventory, Launch, ReplicaState, SeenReplica, Wanted, WantedReplica, ZoneState};
-
-/// How long kills for silence may be put off because most replicas are silent at once.
-pub(crate) const DOUBT_MAX: Duration = Duration::from_secs(60);
 
 /// One start of a replica that the agent answers for.
 #[derive(Debug)]
@@ -113,10 +111,7 @@ pub(crate) struct State {
     pub(crate) limitations: BTreeSet<String>,
     /// Services that listen on 127.0.0.1 only.
     pub(crate) localhost_only: BTreeSet<ServiceName>,
-    /// Since when most replicas are silent at once, so that the fault may be ours.
-    pub(crate) doubt_since: Option<Stamp>,
-    /// When that was over the last time: silence from before it counts against nobody.
-    pub(crate) doubt_over: Option<Stamp>,
+    pub(crate) doubt: Doubt,
     /// Why the ledger could not be written the last time.
     pub(crate) ledger_trouble: Option<String>,
 }
@@ -244,15 +239,6 @@ impl State {
         all >= CROWD && silent * 2 > all
     }
 
-    /// Notes that most replicas answer, and says whether that is new.
-    pub(crate) fn end_doubt(&mut self, now: Stamp) -> bool {
-        let Some(since) = self.doubt_since.take() else { return false };
-        if now.since(since) < DOUBT_MAX {
-            self.doubt_over = Some(now);
-        }
-        true
-    }
-
     pub(crate) fn inventory(&self, now: Stamp) -> Inventory {
         let lost = self.lost_zones();
         let state_of = |zone: &ZoneName| {
@@ -304,7 +290,7 @@ impl State {
         let localhost = self.localhost_only.iter().map(|service| {
             format!("`{service}` listens on 127.0.0.1 only instead of on HOST: its replicas do not have their zone's address")
         });
-        let doubt = self.doubt_since.map(|since| {
+        let doubt = self.doubt.since().map(|since| {
             format!("since {since} most replicas do not answer at once: the observer is suspected, and none is killed for it")
         });
         let ledger = self

@@ -17,7 +17,7 @@ use super::environment::{Given, environment};
 use super::health::{Health, Outcome, Verdict};
 use super::probe;
 use super::process::{Process, SpawnOrder};
-use super::state::{DOUBT_MAX, Held};
+use super::state::Held;
 use crate::{ExitReason, Launch, ReplicaState};
 
 /// After SIGKILL a process ends unless the kernel holds it; we go on without it then.
@@ -259,23 +259,22 @@ fn note_silence(core: &Core, instance: &Instance, is_silent: bool, now: Stamp) {
     if let Some(held) = state.held.get_mut(instance) {
         held.is_silent = is_silent;
     }
-    if !is_silent && state.doubt_since.is_some() && !state.most_are_silent() {
+    if !is_silent && state.doubt.since().is_some() && !state.most_are_silent() {
         drop(state);
-        core.change(|state| ((), state.end_doubt(now)));
+        core.change(|state| {
+            state.doubt.end(now);
+            ((), true)
+        });
     }
 }
 
-/// Whether a death by silence is not to be believed: most replicas are silent at once, so the observer is the likeliest
-/// culprit. So it was if it is over by now and the silence is older.
+/// Whether a death by silence that began at `failing_since` may be our own fault.
 fn is_doubted(core: &Core, failing_since: Stamp, now: Stamp) -> bool {
     core.change(|state| {
-        if !state.most_are_silent() {
-            let is_new = state.end_doubt(now);
-            return (state.doubt_over.is_some_and(|over| failing_since <= over), is_new);
-        }
-        let is_new = state.doubt_since.is_none();
-        let since = *state.doubt_since.get_or_insert(now);
-        (now.since(since) < DOUBT_MAX, is_new)
+        let before = state.doubt.since();
+        let most_are_silent = state.most_are_silent();
+        let is_excused = state.doubt.excuses(most_are_silent, failing_since, now);
+        (is_excused, state.doubt.since() != before)
     })
     .0
 }

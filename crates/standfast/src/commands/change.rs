@@ -77,10 +77,9 @@ fn is_empty(plan: &PlanAnswer) -> bool {
 
 fn show(plan: &PlanAnswer, as_json: bool, call: &Call) -> Result<(), Failure> {
     if as_json {
-        return call.output.json(plan).map_err(|error| Failure::because_of("cannot write the plan", &error));
+        return call.output.json(plan);
     }
-    call.output.data(&describe(plan, call.output));
-    Ok(())
+    call.output.data(&describe(plan, call.output))
 }
 
 fn describe(plan: &PlanAnswer, output: Output) -> String {

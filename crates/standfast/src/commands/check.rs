@@ -18,7 +18,7 @@ pub(crate) fn check(args: &StackJsonArgs, call: &Call) -> Result<u8, Failure> {
                 Err(found) => (found, false),
             };
         let answer = json!({"version": 1, "valid": is_good, "diagnostics": diagnostics.to_json()});
-        call.output.json(&answer).map_err(|error| Failure::because_of("cannot write the answer", &error))?;
+        call.output.json(&answer)?;
         return Ok(if is_good { exit::DONE } else { exit::INPUT });
     }
     let stack = call.load(&args.stack.stack)?;
@@ -33,7 +33,7 @@ pub(crate) fn check(args: &StackJsonArgs, call: &Call) -> Result<u8, Failure> {
         stack.routes.len(),
         stack.invariants.len(),
         stack.experiments.len(),
-    ));
+    ))?;
     let has_limits =
         stack.services.values().any(|service| service.deploy.limits != standfast_model::Limits::default());
     if let Some(limitation) = has_limits.then(standfast_node::limits_limitation).flatten() {
@@ -44,9 +44,7 @@ pub(crate) fn check(args: &StackJsonArgs, call: &Call) -> Result<u8, Failure> {
 
 /// Prints the JSON Schema.
 pub(crate) fn schema(call: &Call) -> Result<u8, Failure> {
-    call.output
-        .json(&standfast_model::schema())
-        .map_err(|error| Failure::because_of("cannot write the schema", &error))?;
+    call.output.json(&standfast_model::schema())?;
     Ok(exit::DONE)
 }
 
@@ -54,6 +52,6 @@ pub(crate) fn schema(call: &Call) -> Result<u8, Failure> {
 pub(crate) fn completions(shell: clap_complete::Shell, call: &Call) -> Result<u8, Failure> {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "standfast", &mut text);
-    call.output.data(&String::from_utf8_lossy(&text));
+    call.output.data(&String::from_utf8_lossy(&text))?;
     Ok(exit::DONE)
 }

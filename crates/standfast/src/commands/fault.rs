@@ -30,7 +30,7 @@ pub(crate) fn fault(args: &FaultArgs, call: &Call) -> Result<u8, Failure> {
             if answer.faults.is_empty() {
                 call.output.note("no fault is in force, and none has ended lately");
             } else {
-                call.output.data(&listed(&answer.faults, call));
+                call.output.data(&listed(&answer.faults, call))?;
             }
             Ok(exit::DONE)
         }
@@ -50,7 +50,7 @@ fn add(args: &FaultAddArgs, call: &Call) -> Result<u8, Failure> {
     if args.json {
         return shown(call, &added);
     }
-    call.output.data(&format!("{}\n", added.id));
+    call.output.data(&format!("{}\n", added.id))?;
     call.output.note(format!(
         "{} — it ends by itself in {}; before that: standfast fault remove {}",
         added.fault,
@@ -101,7 +101,7 @@ fn token(args: &FaultTokenArgs, call: &Call) -> Result<u8, Failure> {
             &serde_json::json!({"header": "Standfast-Fault", "token": token, "fault": fault}),
         );
     }
-    call.output.data(&format!("{token}\n"));
+    call.output.data(&format!("{token}\n"))?;
     call.output.note(format!("good for {}: send it as Standfast-Fault", for_people(fault.lasts())));
     Ok(exit::DONE)
 }
@@ -114,7 +114,7 @@ fn read(spec: &FaultSpec) -> Result<GatewayFault, Failure> {
 }
 
 fn shown(call: &Call, value: &impl serde::Serialize) -> Result<u8, Failure> {
-    call.output.json(value).map_err(|error| Failure::because_of("cannot write the answer", &error))?;
+    call.output.json(value)?;
     Ok(exit::DONE)
 }
 

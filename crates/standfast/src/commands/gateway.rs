@@ -64,7 +64,9 @@ impl AloneObserver for Said<'_> {
             let all: std::collections::BTreeMap<_, _> =
                 at.iter().map(|(name, address)| (name, address)).collect();
             let told = serde_json::json!({ "listens": all, "admin": admin });
-            self.call.output.data(&format!("{told}\n"));
+            if let Err(failure) = self.call.output.data(&format!("{told}\n")) {
+                failure.print(self.call.output); // It serves all the same.
+            }
             return;
         }
         for (name, address) in at {

@@ -101,8 +101,7 @@ fn print(service: &ServiceName, line: &LogLine, as_json: bool, call: &Call) -> R
         });
         let text = serde_json::to_string(&value)
             .map_err(|error| Failure::because_of("cannot write a line as JSON", &error))?;
-        call.output.data(&format!("{text}\n"));
-        return Ok(());
+        return call.output.data(&format!("{text}\n"));
     }
     let at = line.at.to_string();
     let time = at.get(11..23).unwrap_or(&at);
@@ -113,6 +112,5 @@ fn print(service: &ServiceName, line: &LogLine, as_json: bool, call: &Call) -> R
         call.output.paint_data(Paint::Dim, time),
         call.output.paint_data(paint, &writer),
         line.text
-    ));
-    Ok(())
+    ))
 }

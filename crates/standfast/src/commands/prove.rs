@@ -291,12 +291,13 @@ fn conclude(evidence: &Evidence, args: &ProveArgs, call: &Call) -> Result<u8, Fa
         write(junit, &report::junit(record, &judgement))?;
     }
     let colour = if call.output.stdout_colour() { report::Colour::On } else { report::Colour::Off };
-    if args.json {
-        call.output.data(&json);
+    let shown = if args.json {
+        call.output.data(&json)
     } else {
-        call.output.data(&report::terminal(record, &judgement, colour));
-    }
+        call.output.data(&report::terminal(record, &judgement, colour))
+    };
     note_where(call.output, &page);
+    shown?;
     Ok(judgement.verdict.exit_code())
 }
 

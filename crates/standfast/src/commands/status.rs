@@ -19,9 +19,9 @@ pub(crate) fn status(args: &StackJsonArgs, call: &Call) -> Result<u8, Failure> {
         running.node.status().await.map_err(|error| admin_failure("the node does not answer", &error))
     })?;
     if args.json {
-        call.output.json(&status).map_err(|error| Failure::because_of("cannot write the answer", &error))?;
+        call.output.json(&status)?;
     } else {
-        call.output.data(&describe(&status, call.output));
+        call.output.data(&describe(&status, call.output))?;
     }
     Ok(exit::DONE)
 }

@@ -100,7 +100,9 @@ async fn start(place: &Place, args: &UpArgs, attached: bool, call: &Call) -> Res
         .await
         .map_err(|error| admin_failure("the node does not answer", &error))?;
     drop(progress);
-    call.output.data(&describe(&status, call.output));
+    if let Err(failure) = call.output.data(&describe(&status, call.output)) {
+        failure.print(call.output); // It runs all the same.
+    }
     if !status.all_ready {
         return Err(Failure::new(1, "the stack did not become ready")
             .hint("the reasons are above; what the services printed was kept until now: see `last output`, or run the command by hand"));

@@ -36,16 +36,15 @@ pub(crate) fn why(args: &WhyArgs, call: &Call) -> Result<u8, Failure> {
         })
     })?;
     if args.json {
-        let shown = match (&args.id, records.as_slice()) {
-            (Some(_), [only]) => call.output.json(only),
-            _ => call.output.json(&records),
-        };
-        shown.map_err(|error| Failure::because_of("cannot write the answer", &error))?;
+        match (&args.id, records.as_slice()) {
+            (Some(_), [only]) => call.output.json(only)?,
+            _ => call.output.json(&records)?,
+        }
     } else if records.is_empty() {
         call.output.note("nothing has happened to any request so far");
     } else {
         let told: Vec<String> = records.iter().map(RequestRecord::sentence).collect();
-        call.output.data(&format!("{}\n", told.join("\n\n")));
+        call.output.data(&format!("{}\n", told.join("\n\n")))?;
     }
     Ok(exit::DONE)
 }

@@ -59,12 +59,12 @@ fn check(args: &WorkflowCheckArgs, call: &Call) -> Result<u8, Failure> {
                 document.name,
                 document.version,
                 document.task_count(),
-            ));
+            ))?;
         }
     }
     if args.json {
         let answer = json!({"version": 1, "valid": wrong == 0, "files": answers});
-        call.output.json(&answer).map_err(|error| Failure::because_of("cannot write the answer", &error))?;
+        call.output.json(&answer)?;
         return Ok(if wrong == 0 { exit::DONE } else { exit::INPUT });
     }
     if wrong == 0 {
@@ -77,7 +77,7 @@ fn check(args: &WorkflowCheckArgs, call: &Call) -> Result<u8, Failure> {
 fn render(args: &WorkflowRenderArgs, call: &Call) -> Result<u8, Failure> {
     match check_document(&args.file) {
         Ok(loaded) => {
-            call.output.data(&mermaid(&loaded.document));
+            call.output.data(&mermaid(&loaded.document))?;
             Ok(exit::DONE)
         }
         Err(found) => {
@@ -92,7 +92,8 @@ fn count(found: &Diagnostics) -> usize {
     shown + if shown > 0 { found.omitted() } else { 0 }
 }
 
-/// The documents that a path stands for, in the order of their names.
+/// The documents that a path stands for, in the order of their names. What is called like one and cannot be read is told of when
+/// it is checked.
 fn documents(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -100,7 +101,7 @@ fn documents(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     let unreadable = |error| Failure::input(format!("cannot read {}", path.display())).because(&error);
     let is_document = |path: &Path| {
         ["yaml", "yml", "json"].iter().any(|ending| path.extension() == Some(OsStr::new(ending)))
-            && path.is_file()
+            && !path.is_dir()
     };
     let mut files = Vec::new();
     for entry in std::fs::read_dir(path).map_err(unreadable)? {

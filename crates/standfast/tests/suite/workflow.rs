@@ -57,6 +57,38 @@ fn a_good_document_is_drawn_and_a_bad_one_is_not() {
     ]);
 }
 
+/// Whoever redirects the answer must learn that it is not there.
+#[test]
+fn an_answer_that_finds_no_room_is_an_error() {
+    let world = World::with_quick("");
+    world.write("checkout.yaml", GOOD);
+    for arguments in [
+        &["workflow", "render", "checkout.yaml"][..],
+        &["workflow", "check", "checkout.yaml"],
+        &["check", "--json"],
+        &["schema"],
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let ran = world.command(arguments).stdout(full).output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+        assert_eq!(ran.status.code(), Some(3), "{arguments:?}: {said}");
+        assert!(said.contains("No space left on device"), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn what_is_called_like_a_document_and_is_none_is_told() {
+    let world = World::new();
+    let folder = world.stack().join("workflows");
+    std::fs::create_dir_all(folder.join("folder.yaml")).unwrap();
+    world.write("workflows/checkout.yaml", GOOD);
+    world.run(&["workflow", "check"]).expect(0);
+    std::os::unix::fs::symlink("/nonexistent", folder.join("refund.yaml")).unwrap();
+    let ran = world.run(&["workflow", "check"]).expect(2);
+    assert!(ran.stdout.contains("ok workflows/checkout.yaml"), "{}", ran.stdout);
+    ran.says(&["cannot read workflows/refund.yaml: there is no such file", "hint"]);
+}
+
 #[test]
 fn a_folder_without_documents_is_told() {
     let world = World::new();

@@ -3,7 +3,9 @@
 use serde_json::{Map, Value};
 
 use super::{Kind, object};
-use crate::shape::{Choice, Count, Fields, Flag, FromText, Kinds, List, Object, Shape, Whole};
+use crate::diagnostics::shown;
+use crate::shape::{Choice, Count, Fields, Flag, FromText, Kinds, List, Object, Referent, Shape, Whole};
+use crate::source::At;
 use crate::workflow::auth::{AUTHENTICATION, Authentication};
 use crate::workflow::event::{FOR_EACH, ForEachEvent};
 use crate::workflow::period::{Delay, delay};
@@ -268,13 +270,12 @@ pub struct Function {
 }
 
 pub(super) fn read(f: &mut Fields<'_, '_>) -> Option<Kind> {
-    const PROTOCOLS: [&str; 6] = ["http", "grpc", "openapi", "asyncapi", "a2a", "mcp"];
-    let Some(callee) = f.required("call", "What is called.", Callee { protocols: &PROTOCOLS }) else {
+    let Some(callee) = f.required("call", "What is called.", Callee.at()) else {
         f.optional("with", "What it is given.", AnyValue);
         return None;
     };
     let doc = "What is asked, and how.";
-    let call = match callee.as_str() {
+    let call = match callee.value.as_str() {
         "http" => Call::Http(Box::new(f.required("with", doc, object("A request.", http))?)),
         "grpc" => Call::Grpc(Box::new(f.required("with", doc, object("A gRPC call.", grpc))?)),
         "openapi" => {
@@ -287,29 +288,53 @@ pub(super) fn read(f: &mut Fields<'_, '_>) -> Option<Kind> {
         "mcp" => Call::Mcp(Box::new(f.required("with", doc, object("An MCP call.", mcp))?)),
         _ => {
             let with = f.optional("with", "What it is given.", object_template());
-            Call::Function(Function { name: callee, with })
+            find_function(&callee, f);
+            Call::Function(Function { name: callee.value, with })
         }
     };
     Some(Kind::Call(Box::new(call)))
 }
 
-struct Callee {
-    protocols: &'static [&'static str],
+/// Looks for a function where its name says that it is: in the document, in a catalog, or at an address, of which nothing is
+/// known yet.
+fn find_function(name: &At<String>, f: &mut Fields<'_, '_>) {
+    let Some((_, cx)) = f.reading() else { return };
+    match name.value.split_once('@') {
+        _ if name.value.contains("://") => {}
+        None => cx.refer(Referent::Use("functions"), &name.value, name.span),
+        Some((function, catalog)) => {
+            if !function.contains(':') {
+                let message = format!("`{}` lacks a version", shown(&name.value));
+                let hint = format!("write `{}:1.0.0@{}`", shown(function), shown(catalog));
+                cx.reports.error_hint(name.span, message, hint);
+            }
+            if catalog != DEFAULT_CATALOG {
+                cx.refer(Referent::Use("catalogs"), &catalog, name.span);
+            }
+        }
+    }
 }
+
+/// What `call` may be besides a function.
+pub(crate) const PROTOCOLS: [&str; 6] = ["http", "grpc", "openapi", "asyncapi", "a2a", "mcp"];
+/// The catalog that every runtime has.
+const DEFAULT_CATALOG: &str = "default";
+
+struct Callee;
 
 impl FromText for Callee {
     type Value = String;
 
     fn parse(&self, text: &str) -> Result<String, Option<String>> {
         let lower = text.to_ascii_lowercase();
-        if lower != text && self.protocols.contains(&lower.as_str()) {
+        if lower != text && PROTOCOLS.contains(&lower.as_str()) {
             return Err(Some(format!("did you mean `{lower}`?")));
         }
         NAME.parse(text)
     }
 
     fn expected(&self) -> String {
-        format!("one of {}, or a function", self.protocols.join(", "))
+        format!("one of {}, or a function", PROTOCOLS.join(", "))
     }
 
     fn json_schema(&self) -> Value {

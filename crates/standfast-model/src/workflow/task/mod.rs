@@ -29,6 +29,7 @@ pub use run::{
 pub use switch::{Case, Switch};
 pub use try_catch::{Catch, ErrorFilter, Try};
 
+pub(crate) use call::PROTOCOLS;
 pub(crate) use raise::ERROR;
 
 use super::period::Delay;
@@ -38,7 +39,7 @@ use crate::diagnostics::shown;
 use crate::shape::{Context, Fields, FromText, Object, Shape, decode_object};
 use crate::source::{At, Span};
 use crate::suggest;
-use crate::yaml::{self, Node};
+use crate::yaml::{self, Entry, Node};
 
 /// Most tasks in one list.
 const LIST_MAX: usize = 10_000;
@@ -72,9 +73,6 @@ pub struct Task {
 pub(crate) struct Places {
     pub(crate) name: Span,
     pub(crate) then: Option<Span>,
-    pub(crate) timeout: Option<Span>,
-    /// Of the key that makes it what it is.
-    pub(crate) kind: Span,
 }
 
 impl PartialEq for Places {
@@ -127,39 +125,15 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The key that makes a task one of this kind.
-    pub fn word(&self) -> &'static str {
+    /// The lists of tasks within it.
+    pub fn lists(&self) -> Vec<&[Task]> {
         match self {
-            Self::Call(_) => "call",
-            Self::Do(_) => "do",
-            Self::Emit(_) => "emit",
-            Self::For(_) => "for",
-            Self::Fork(_) => "fork",
-            Self::Listen(_) => "listen",
-            Self::Raise(_) => "raise",
-            Self::Run(_) => "run",
-            Self::Set(_) => "set",
-            Self::Switch(_) => "switch",
-            Self::Try(_) => "try",
-            Self::Wait(_) => "wait",
-        }
-    }
-
-    /// The lists of tasks within it, each with its place in the task as a JSON pointer has it.
-    pub fn lists(&self) -> Vec<(&'static str, &[Task])> {
-        match self {
-            Self::Do(tasks) => vec![("do", tasks)],
-            Self::For(each) => vec![("do", &each.tasks)],
-            Self::Fork(fork) => vec![("fork/branches", &fork.branches)],
-            Self::Listen(listen) => {
-                listen.for_each.iter().map(|each| ("foreach/do", each.tasks.as_slice())).collect()
-            }
-            Self::Try(attempt) => vec![("try", &attempt.tasks), ("catch/do", &attempt.catch.tasks)],
-            Self::Call(call) => call
-                .for_each()
-                .map(|each| ("with/subscription/foreach/do", each.tasks.as_slice()))
-                .into_iter()
-                .collect(),
+            Self::Do(tasks) => vec![tasks],
+            Self::For(each) => vec![&each.tasks],
+            Self::Fork(fork) => vec![&fork.branches],
+            Self::Listen(listen) => listen.for_each.iter().map(|each| each.tasks.as_slice()).collect(),
+            Self::Try(attempt) => vec![&attempt.tasks, &attempt.catch.tasks],
+            Self::Call(call) => call.for_each().map(|each| each.tasks.as_slice()).into_iter().collect(),
             _ => Vec::new(),
         }
     }
@@ -230,36 +204,31 @@ pub(crate) fn single_entry(node: &Node, what: &str, cx: &mut Context<'_>) -> Opt
         return None;
     };
     match entries.as_slice() {
-        [entry] => {
-            let name = At { value: entry.key.text.to_string(), span: entry.key.span };
-            if let Err(hint) = NAME.parse(&name.value) {
-                let message = format!("`{}` is no name", shown(&name.value));
-                cx.reports.push(crate::Severity::Error, Some(name.span), message, hint);
-                return None;
-            }
-            Some((name, entry.value.clone()))
-        }
+        [entry] => named(entry, cx),
         [] => {
             cx.reports.error(node.span, format!("{what} is missing here"));
             None
         }
         [first, second, ..] => {
+            let (one, other) = (shown(&first.key.text), shown(&second.key.text));
             cx.reports.error_hint(
                 second.key.span,
-                format!(
-                    "`{}` stands beside `{}` in one entry",
-                    shown(&second.key.text),
-                    shown(&first.key.text)
-                ),
-                format!(
-                    "begin it with `- {}:` if it is one of its own, or indent it if it belongs to `{}`",
-                    shown(&second.key.text),
-                    shown(&first.key.text)
-                ),
+                format!("`{other}` stands beside `{one}` in one entry"),
+                format!("begin it with `- {other}:` if it is one of its own, or indent it if it belongs to `{one}`"),
             );
-            None
+            named(first, cx)
         }
     }
+}
+
+fn named(entry: &Entry, cx: &mut Context<'_>) -> Option<(At<String>, Node)> {
+    let name = At { value: entry.key.text.to_string(), span: entry.key.span };
+    if let Err(hint) = NAME.parse(&name.value) {
+        let message = format!("`{}` is no name", shown(&name.value));
+        cx.reports.push(crate::Severity::Error, Some(name.span), message, hint);
+        return None;
+    }
+    Some((name, entry.value.clone()))
 }
 
 /// A task, of a list or of `use.functions`. One that is wrong was reported and stands there all the same: who names it is not
@@ -281,9 +250,9 @@ pub(crate) fn task(name: At<String>, node: &Node, cx: &mut Context<'_>) -> Task 
         then: Then::Continue,
         metadata: Map::new(),
         kind: unreadable(),
-        places: Places { name: name.span, then: None, timeout: None, kind: name.span },
+        places: Places { name: name.span, then: None },
     });
-    (task.name, task.places.name) = (name.value, name.span);
+    task.name = name.value;
     task
 }
 
@@ -299,8 +268,8 @@ fn read_task(name: &At<String>, node: &Node, cx: &mut Context<'_>) -> Option<Tas
     };
     let has = |key: &str| entries.iter().find(|entry| &*entry.key.text == key);
     let words = || KINDS.iter().map(|(word, _)| *word);
-    let found = KINDS.iter().find_map(|(word, read)| Some((*word, *read, has(word)?.key.span)));
-    let Some((word, read, span)) = found else {
+    let found = KINDS.iter().find(|(word, _)| has(word).is_some());
+    let Some((word, read)) = found.copied() else {
         let misspelt =
             entries.iter().find_map(|entry| Some((entry, suggest::nearest(&entry.key.text, words())?)));
         match misspelt {
@@ -329,7 +298,6 @@ fn read_task(name: &At<String>, node: &Node, cx: &mut Context<'_>) -> Option<Tas
         let input = f.optional("input", "What it is given.", INPUT).unwrap_or_default();
         let output = f.optional("output", "What it yields.", OUTPUT).unwrap_or_default();
         let export = f.optional("export", "What of that goes into the context.", OUTPUT).unwrap_or_default();
-        let timeout_place = f.value_place_of("timeout");
         let timeout = f.optional("timeout", "After which time it is given up.", timeout());
         let then_place = f.value_place_of("then");
         let then = f.optional("then", "What comes next.", THEN).unwrap_or_default();
@@ -346,7 +314,7 @@ fn read_task(name: &At<String>, node: &Node, cx: &mut Context<'_>) -> Option<Tas
             then,
             metadata: metadata.unwrap_or_default(),
             kind: kind.unwrap_or_else(unreadable),
-            places: Places { name: span, then: then_place, timeout: timeout_place, kind: span },
+            places: Places { name: name.span, then: then_place },
         })
     });
     // What is missing is reported when all keys were read, so only now it is known whether the reason was told.

@@ -36,5 +36,5 @@ pub(super) fn read(f: &mut Fields<'_, '_>) -> Option<Kind> {
 }
 
 fn error() -> impl Shape<Value = Named<ErrorDefinition>> {
-    named("a mapping with `type` and `status`, or the name of one under `use.errors`", ERROR)
+    named("a mapping with `type` and `status`, or the name of one under `use.errors`", "errors", ERROR)
 }
