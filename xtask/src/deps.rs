@@ -25,6 +25,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "standfast-control",
             "standfast-gateway",
             "standfast-prove",
+            "standfast-workflow",
         ],
     ),
     (
@@ -50,6 +51,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
 const LEAVES: &[(&str, &str)] = &[
     ("rusqlite", "standfast-store"),
     ("jaq-core", "standfast-workflow"),
+    ("prost-reflect", "standfast-workflow"),
+    ("protox", "standfast-workflow"),
     ("clap", "standfast"),
     ("indicatif", "standfast"),
     ("axum", "shop"),

@@ -69,6 +69,7 @@ fn stack(zones: Vec<ZoneName>) -> Result<Stack, Box<dyn std::error::Error>> {
         root: "/srv".into(),
         zones,
         services,
+        workflows: Vec::new(),
         externals: BTreeMap::new(),
         edge: standfast_model::Edge::default(),
         routes: Vec::new(),

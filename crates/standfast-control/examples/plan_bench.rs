@@ -84,6 +84,7 @@ fn big_stack() -> Stack {
         root: "/srv".into(),
         zones: zones().collect(),
         services: services.collect(),
+        workflows: Vec::new(),
         externals: BTreeMap::new(),
         edge: standfast_model::Edge::default(),
         routes: Vec::new(),

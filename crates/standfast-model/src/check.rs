@@ -77,6 +77,7 @@ pub(crate) fn check(draft: Draft, cx: &mut Context<'_>, mut reader: Reader<'_>) 
         load: loads,
         invariants,
         experiments,
+        workflows: Vec::new(),
     })
 }
 

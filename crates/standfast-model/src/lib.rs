@@ -35,15 +35,15 @@ pub use files::{Disk, FILE_BYTES_MAX, Files};
 pub use id::{
     BadName, Generation, Instance, LoadName, ReplicaId, Revision, ServiceName, StackName, ZoneName,
 };
-pub use load::{Loaded, STACK_FILE, load, parse};
+pub use load::{Loaded, STACK_FILE, WORKFLOWS, is_workflow, load, parse};
 pub use otlp::{BadEndpoint, Otlp, OtlpEndpoint};
 pub use schema::schema;
 pub use stack::{
     Body, Build, Dependency, DependsOn, Deploy, EffectSource, Experiment, Fault, HealthCheck, Invariant,
     Limits, Load, Probe, PublishedPort, RestartCondition, RestartPolicy, Service, Stack, Target,
-    UpdateConfig, UpdateOrder,
+    UpdateConfig, UpdateOrder, WorkflowFile,
 };
-pub use stamp::Stamp;
+pub use stamp::{Stamp, civil_from_days, days_from_civil};
 pub use traffic::{
     AccessFormat, AccessLog, Balance, Certificate, Concurrency, Edge, EdgeLimits, External, ExternalAddress,
     FAULT_KEY_BYTES_MIN, FieldMatch, Filters, HashKey, HeaderChanges, KeepAnswers, Mirror, PathMatch,

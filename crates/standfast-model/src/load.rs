@@ -10,9 +10,13 @@ use crate::files::{Disk, FILE_BYTES_MAX, Files};
 use crate::keys::STACK;
 use crate::shape::{Context, Shape};
 use crate::source::{At, Source, Span};
-use crate::stack::Stack;
+use crate::stack::{Stack, WorkflowFile};
 use crate::yaml;
 
+/// The folder of a stack's workflows.
+pub const WORKFLOWS: &str = "workflows";
+/// Most workflows of a stack.
+const WORKFLOWS_MAX: usize = 1_000;
 /// The name of a stack's file.
 pub const STACK_FILE: &str = "standfast.yaml";
 /// What to do when there is no stack.
@@ -50,7 +54,11 @@ pub fn load(path: &Path, environment: &BTreeMap<String, String>) -> Result<Loade
         Ok(text) => {
             let shown_in = folder.strip_prefix(".").unwrap_or(&folder).to_owned();
             let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            read(cx, text, &name, Reader { root, shown_in, files: &Disk, left: NAMED_BYTES_MAX })
+            let folder = root.join(WORKFLOWS);
+            let mut loaded =
+                read(cx, text, &name, Reader { root, shown_in, files: &Disk, left: NAMED_BYTES_MAX })?;
+            loaded.stack.workflows = workflows(&folder)?;
+            Ok(loaded)
         }
         Err(why) => Err(not_text(&file, &why)),
     }
@@ -69,6 +77,44 @@ pub fn parse(
     let cx = Context::new(environment);
     let reader = Reader { root: root.to_owned(), shown_in: PathBuf::new(), files, left: NAMED_BYTES_MAX };
     read(cx, text.to_owned(), STACK_FILE, reader)
+}
+
+/// Whether a file of a folder of workflows is one: not if it is called like one of tests.
+pub fn is_workflow(file: &Path) -> bool {
+    let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let Some((stem, ending)) = name.rsplit_once('.') else { return false };
+    matches!(ending, "yaml" | "yml" | "json") && !stem.is_empty() && !stem.ends_with(".test")
+}
+
+/// The documents of a folder, which need not be there.
+fn workflows(folder: &Path) -> Result<Vec<WorkflowFile>, Diagnostics> {
+    let bad = |why: &io::Error| unreadable(folder, why, NO_STACK);
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(why) => return Err(bad(&why)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        files.push(entry.map_err(|why| bad(&why))?.path());
+    }
+    files.retain(|file| is_workflow(file) && !file.is_dir());
+    files.sort();
+    if files.len() > WORKFLOWS_MAX {
+        let message = format!("{} has more than {WORKFLOWS_MAX} workflows", shown(&folder.to_string_lossy()));
+        return Err(Diagnostics::of_error(message, None));
+    }
+    let mut left = NAMED_BYTES_MAX;
+    let mut found = Vec::with_capacity(files.len());
+    for file in files {
+        let bytes =
+            Disk.read(&file, FILE_BYTES_MAX.min(left)).map_err(|why| unreadable(&file, &why, NO_STACK))?;
+        left -= bytes.len();
+        let text = String::from_utf8(bytes).map_err(|why| not_text(&file, &why))?;
+        let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        found.push(WorkflowFile { file: format!("{WORKFLOWS}/{name}"), text });
+    }
+    Ok(found)
 }
 
 /// What is said of a file that cannot be read; `missing` is the hint when there is none.

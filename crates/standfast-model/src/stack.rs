@@ -32,6 +32,18 @@ pub struct Stack {
     pub invariants: Vec<Invariant>,
     /// What `prove` breaks, in this order.
     pub experiments: Vec<Experiment>,
+    /// The workflows, in the order of their files.
+    #[serde(default)]
+    pub workflows: Vec<WorkflowFile>,
+}
+
+/// A document of the folder `workflows`, as it is written: who runs it checks it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkflowFile {
+    /// Its file, relative to the stack's folder.
+    pub file: String,
+    /// Its text.
+    pub text: String,
 }
 
 /// One service.

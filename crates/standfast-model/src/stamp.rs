@@ -66,8 +66,8 @@ impl fmt::Display for Stamp {
 }
 
 /// Days since 1970-01-01 to a proleptic Gregorian date, after Howard Hinnant's `civil_from_days`
-/// ("chrono-Compatible Low-Level Date Algorithms", 2013), for days at or after the epoch.
-fn civil_from_days(days: u64) -> (u64, u64, u64) {
+/// ("chrono-Compatible Low-Level Date Algorithms", 2013), for days at or after the epoch: year, month, day.
+pub const fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let z = days + 719_468;
     let era = z / 146_097;
     let day_of_era = z % 146_097;
@@ -76,7 +76,17 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
+    (year_of_era + era * 400 + (month <= 2) as u64, month, day)
+}
+
+/// Days since 1970-01-01, after Howard Hinnant's `days_from_civil` (2013), for dates from then on.
+pub const fn days_from_civil(year: u64, month: u64, day: u64) -> u64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let of_era = year % 400;
+    let shifted = (month + 9) % 12;
+    let of_year = (153 * shifted + 2) / 5 + day - 1;
+    let day_of_era = of_era * 365 + of_era / 4 - of_era / 100 + of_year;
+    (year / 400) * 146_097 + day_of_era - 719_468
 }
 
 #[cfg(test)]

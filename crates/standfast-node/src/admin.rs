@@ -24,6 +24,7 @@ use crate::answers::{
 use crate::client::{ApplyRequest, FAULTS, FaultRequest, REQUESTS, RecentRequest, RestartRequest};
 use crate::reserve::Reserve;
 use crate::wiring::Wiring;
+use crate::workflows::{self, Workflows};
 use crate::{fault_place, gateway_admin};
 
 /// What the interface speaks for.
@@ -36,6 +37,7 @@ pub(crate) struct Admin {
     /// The store's.
     pub(crate) health: watch::Receiver<Health>,
     pub(crate) reserve: Arc<Reserve>,
+    pub(crate) workflows: Workflows,
 }
 
 /// Records in one answer.
@@ -54,6 +56,9 @@ impl Refusal {
 
 /// Answers one request. Every failure is an answer.
 pub(crate) async fn handle(admin: Arc<Admin>, request: Request<Bytes>) -> Response<Bytes> {
+    if workflows::is_for(&request) {
+        return admin.workflows.handle(request).await;
+    }
     let answer = match (request.method(), request.uri().path()) {
         (&Method::GET, "/metrics") => Ok(gateway_admin::metrics(&admin.gateway, &request)),
         (&Method::GET, "/v1/status") => admin.status().await,
@@ -172,7 +177,13 @@ impl Admin {
                 .iter()
                 .map(|(name, service)| (name.clone(), service_answer(service, requests.get(name))))
                 .collect(),
-            limitations: status.limitations.iter().cloned().chain(full_disk).collect(),
+            limitations: status
+                .limitations
+                .iter()
+                .cloned()
+                .chain(full_disk)
+                .chain(self.workflows.troubles())
+                .collect(),
         };
         Ok(json(StatusCode::OK, &answer))
     }

@@ -25,6 +25,7 @@ use crate::reserve::{Reserve, ReservingStore};
 use crate::settings::{Settings, SettingsError};
 use crate::signals::SpanExports;
 use crate::wiring::{WiredPlatform, Wiring};
+use crate::workflows::{self, Workflows};
 use crate::{edge, externals, fault_key, replica_tls};
 
 /// How long a node waits for its agent, and for the store's file that a killed predecessor may still hold for a moment.
@@ -49,6 +50,12 @@ pub enum BuildError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The runs of workflows cannot be read.
+    #[error("cannot go on with the runs of workflows")]
+    Workflows(#[from] standfast_workflow::JournalError),
+    /// It is not known which program this is.
+    #[error("cannot find out where this program is")]
+    Program(#[source] std::io::Error),
     /// The gateway cannot start.
     #[error(transparent)]
     Gateway(#[from] standfast_gateway::Error),
@@ -155,7 +162,11 @@ pub async fn build(state_dir: &Path, net: Net, clock: Clock) -> Result<Node, Bui
         tasks.stop(),
     );
     tasks.spawn("snapshots", OnStop::Wait, adapting);
-    start_state_api(&tasks, &wiring, &store, stack.clone(), clock)?;
+    let program = std::env::current_exe().map_err(BuildError::Program)?;
+    let workflows =
+        Workflows::open(Arc::clone(&store), Arc::clone(&wiring), program, clock, tasks.clone()).await?;
+    tasks.spawn("workflows", OnStop::Abort, workflows.clone().follow(stack.clone(), tasks.stop()));
+    start_state_api(&tasks, &wiring, &store, &workflows, stack.clone(), clock)?;
     let admin = Admin {
         control: handle.clone(),
         agent: agent.clone(),
@@ -164,6 +175,7 @@ pub async fn build(state_dir: &Path, net: Net, clock: Clock) -> Result<Node, Bui
         stack,
         health: store.health(),
         reserve,
+        workflows,
     };
     start_admin(&tasks, admin, state_dir, net, clock)?;
     if let Some(address) = metrics {
@@ -255,6 +267,7 @@ fn start_state_api(
     tasks: &Tasks,
     wiring: &Wiring,
     store: &Arc<dyn Store>,
+    workflows: &Workflows,
     stack: watch::Receiver<Option<Arc<Stack>>>,
     clock: Clock,
 ) -> Result<(), BuildError> {
@@ -264,9 +277,15 @@ fn start_state_api(
     let socket = tokio::net::TcpListener::from_std(socket.map_err(listen)?).map_err(listen)?;
     let (sender, services) = watch::channel(BTreeSet::<ServiceName>::new());
     let api = StateApi::new(Arc::clone(store), clock, services);
+    let workflows = workflows.clone();
     let handler = move |request| {
-        let api = api.clone();
-        async move { api.handle(request).await }
+        let (api, workflows) = (api.clone(), workflows.clone());
+        async move {
+            match workflows::is_for(&request) {
+                true => workflows.handle(request).await,
+                false => api.handle(request).await,
+            }
+        }
     };
     let limits = ServerLimits {
         connections_max: STATE_CONNECTIONS_MAX,

@@ -206,6 +206,38 @@ impl AdminClient {
         self.call(Method::GET, FAULTS, &()).await
     }
 
+    /// Asks the API of workflows (`docs/workflow-api.md`), `path` from `/v1` on: the status and what was answered. `limit` is how long
+    /// the answer may take.
+    ///
+    /// # Errors
+    /// [`AdminError::Unreachable`]; what the API refuses is an answer.
+    pub async fn workflows(
+        &self,
+        method: Method,
+        path: &str,
+        key: Option<&str>,
+        body: Option<&serde_json::Value>,
+        limit: Duration,
+    ) -> Result<(StatusCode, serde_json::Value), AdminError> {
+        let unreachable = |source: Box<dyn std::error::Error + Send + Sync>| AdminError::Unreachable {
+            socket: self.socket.clone(),
+            source,
+        };
+        let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
+        let mut request =
+            Request::builder().method(method).uri(format!("{}{path}", crate::workflows::PREFIX));
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        let request = request.body(body).map_err(|error| unreachable(error.into()))?;
+        let (socket, _folder) = standfast_platform::local::reachable_socket(&self.socket)
+            .map_err(|error| unreachable(error.into()))?;
+        let answer = self.http.send(&Peer::Unix(socket), request, limit).await;
+        let answer = answer.map_err(|error| unreachable(error.into()))?;
+        let value = serde_json::from_slice(answer.body()).map_err(|error| unreachable(error.into()))?;
+        Ok((answer.status(), value))
+    }
+
     async fn call<T: DeserializeOwned>(
         &self,
         method: Method,

@@ -5,7 +5,7 @@
 //! control's status into the gateway's snapshot, `externals` watches services that others run, `edge` and `replica_tls` certificates, `fault_key`
 //! the key of signed faults, `guard` keeps the agent alive, `reserve` keeps room on the disk for healing, `signals` has spans sent, `gateway_admin`
 //! gives metrics, `target` shows
-//! the running stack to `prove`.
+//! the running stack to `prove`, `workflows` runs its workflows.
 
 mod adapt;
 mod admin;
@@ -31,6 +31,7 @@ mod settings;
 mod signals;
 mod target;
 mod wiring;
+mod workflows;
 
 pub use alone::{AloneError, AloneObserver, AloneOptions, run_gateway};
 pub use answers::{

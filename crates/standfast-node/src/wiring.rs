@@ -170,6 +170,14 @@ impl Wiring {
         self.address(&Purpose::State)
     }
 
+    /// Where the gateway takes requests for a service of the stack, in any zone; `None` when there is no such service.
+    pub(crate) fn service(&self, name: &str) -> Option<SocketAddr> {
+        let prefix = format!("service/{name}/");
+        let held = self.held();
+        let found = held.iter().find(|(purpose, _)| purpose.starts_with(&prefix));
+        found.map(|(_, (address, _))| *address)
+    }
+
     fn address(&self, purpose: &Purpose) -> Option<SocketAddr> {
         self.held().get(&purpose.name()).map(|(address, _)| *address)
     }
@@ -186,7 +194,11 @@ impl Wiring {
         if let Some(state) = self.state() {
             for service in stack.services.keys() {
                 let url = format!("http://{state}/v1/{service}");
-                let variables = BTreeMap::from([("STANDFAST_STATE_URL".to_owned(), url)]);
+                let workflows = format!("http://{state}{}/v1", crate::workflows::PREFIX);
+                let variables = BTreeMap::from([
+                    ("STANDFAST_STATE_URL".to_owned(), url),
+                    ("STANDFAST_WORKFLOWS_URL".to_owned(), workflows),
+                ]);
                 wanted.service_environment.insert(service.clone(), variables);
             }
         }

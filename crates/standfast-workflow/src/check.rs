@@ -2,7 +2,7 @@ use std::path::Path;
 use std::thread;
 
 use standfast_model::Diagnostics;
-use standfast_model::workflow::{LoadedDocument, load_document};
+use standfast_model::workflow::{LoadedDocument, load_document, parse_document};
 
 use crate::expression::Compiler;
 
@@ -15,22 +15,28 @@ pub(crate) const STACK_BYTES: usize = 64 << 20;
 /// # Errors
 /// All that is wrong, warnings included.
 pub fn check_document(file: &Path) -> Result<LoadedDocument, Diagnostics> {
-    let check = || {
+    on_large_stack(|| {
         let compiler = Compiler::new();
         load_document(file, &mut |expression, variables| compiler.check(expression, variables))
-    };
+    })
+}
+
+/// The same of a text; `name` is what diagnostics call it.
+///
+/// # Errors
+/// All that is wrong, warnings included.
+pub fn check_text(name: &str, text: String) -> Result<LoadedDocument, Diagnostics> {
+    on_large_stack(|| {
+        let compiler = Compiler::new();
+        parse_document(name, text, &mut |expression, variables| compiler.check(expression, variables))
+    })
+}
+
+/// Runs `work` where expressions can be parsed.
+pub(crate) fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
-        let checking = thread::Builder::new()
-            .name("check".to_owned())
-            .stack_size(STACK_BYTES)
-            .spawn_scoped(scope, check);
-        match checking.map(thread::ScopedJoinHandle::join) {
-            Ok(Ok(checked)) => checked,
-            Ok(Err(panic)) => std::panic::resume_unwind(panic),
-            Err(why) => Err(Diagnostics::of_error(
-                format!("cannot check {}: no memory for a thread: {why}", file.display()),
-                None,
-            )),
-        }
+        let thread = thread::Builder::new().name("check".to_owned()).stack_size(STACK_BYTES);
+        let working = thread.spawn_scoped(scope, work).expect("there is memory for one more thread");
+        working.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }

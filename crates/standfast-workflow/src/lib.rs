@@ -1,11 +1,42 @@
 //! Durable workflows: documents are compiled, and each run is driven through its journal to an end.
 //!
-//! What is here so far: documents are read and checked, their expressions included. `standfast_model::workflow` has the language's
-//! keys; `expression` is the only place that knows jq.
+//! The way through: `standfast_model::workflow` reads a document, `program` makes of it what is run, `engine` starts runs and drives
+//! them, `decide` says what comes next and `run` folds that in, `ask` writes what a task asks outside and `perform` does it.
+//! `expression` is the only place that knows jq.
 
+pub mod api;
+mod ask;
 mod check;
+mod decide;
+mod engine;
 mod expression;
+mod perform;
+mod program;
+mod rehearse;
 mod render;
+mod run;
 
-pub use check::check_document;
+pub use ask::{
+    ANSWER_BYTES_MAX, ANSWER_TIME_MAX, AgentRequest, Answer, Asked, Client, Credential, GrpcRequest, Hidden,
+    HttpAnswer, HttpRequest, McpRequest, McpTransport, ProcessAnswer, ProcessProgram, ProcessRequest,
+    Request, RunRequest, TokenWanted,
+};
+pub use check::{check_document, check_text};
+pub use decide::{Cause, STEPS_MAX, Turn, VALUE_BYTES_MAX, World, decide};
+pub use engine::{
+    BadDefinition, Definition, EVENTS_KEPT_FOR, Engine, EngineConfig, Invoke, JournalError, KEPT_FOR,
+    LIFECYCLE_MAX, Lifecycle, RUN_BYTES_MAX, Refused, Shown, Summary, Told,
+};
+pub use expression::{Evaluator, EvaluatorConfig, ExpressionFailed, serve_expressions};
+#[cfg(feature = "trial")]
+pub use expression::{Trial, Variable};
+pub use perform::{
+    BadResource, Direct, FolderAndNetwork, HttpError, HttpSender, RESOURCE_BYTES_MAX, ReadResource,
+};
+pub use program::{Incomplete, Program, Resources, Unsupported, WorkflowName, compile, compile_with};
+pub use rehearse::{Mismatch, Rehearsed, rehearse};
 pub use render::mermaid;
+pub use run::{
+    BadRunId, Digest, Event, Last, Listening, Phase, Problem, Record, Run, RunId, Scope, ScopeId, Standard,
+    State, Status, Taken, lifecycle,
+};

@@ -8,7 +8,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use crate::fault_args::{
     FaultAddArgs, FaultArgs, FaultCommand, FaultRemoveArgs, FaultSpec, FaultTokenArgs, NamedStack,
 };
-pub(crate) use crate::workflow_args::{WorkflowArgs, WorkflowCheckArgs, WorkflowCommand, WorkflowRenderArgs};
+pub(crate) use crate::workflow_args::{
+    WorkflowArgs, WorkflowCheckArgs, WorkflowCommand, WorkflowEventArgs, WorkflowListArgs, WorkflowOneArgs,
+    WorkflowRenderArgs, WorkflowRunArgs, WorkflowStartArgs, WorkflowTestArgs,
+};
 
 /// Runs services so that they hold under load and failure, and proves it before production does.
 #[derive(Debug, Parser)]
@@ -101,7 +104,7 @@ pub(crate) enum Command {
         after_help = "Examples:\n  standfast check\n  standfast check examples/shop\n  standfast check examples/shop --json"
     )]
     Check(StackJsonArgs),
-    /// Workflow documents: check and draw them
+    /// Workflow documents: check, draw, test and run them
     Workflow(WorkflowArgs),
     /// Print the JSON Schema of standfast.yaml, for editors
     #[command(
@@ -122,6 +125,9 @@ pub(crate) enum Command {
     /// The process that plans, balances and keeps state; started by the agent
     #[command(hide = true)]
     Node(ProcessArgs),
+    /// The process that evaluates expressions of workflows; started by what drives runs
+    #[command(hide = true)]
+    ServeExpressions,
 }
 
 const PROVE_EXAMPLES: &str = "Examples:

@@ -64,6 +64,7 @@ fn run(command: Command, call: &Call) -> Result<u8, Failure> {
         Command::Prove(args) => commands::prove::prove(args, call),
         Command::Agent(args) => commands::processes::agent(&args, call),
         Command::Node(args) => commands::processes::node(&args, call),
+        Command::ServeExpressions => commands::processes::serve_expressions(),
     }
 }
 

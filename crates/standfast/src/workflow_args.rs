@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use crate::fault_args::NamedStack;
+
 const CHECK_EXAMPLES: &str = "Examples:
   standfast workflow check                         all documents in workflows/
   standfast workflow check checkout.yaml refund.yaml
@@ -14,6 +16,31 @@ A folder stands for the .yaml, .yml and .json files in it. Exit codes: 0 all are
 const RENDER_EXAMPLES: &str = "Examples:
   standfast workflow render workflows/checkout.yaml > checkout.mmd
   (echo '```mermaid'; standfast workflow render checkout.yaml; echo '```') >> README.md     drawn by most forges";
+
+const RUN_EXAMPLES: &str = "Examples:
+  standfast workflow run checkout.yaml --input '{\"order\": \"o-1\"}'
+  standfast workflow run checkout.yaml --input-file order.json --timeline
+  standfast workflow run nightly.yaml --store /var/lib/nightly --key 2026-01-31    goes on after a crash: call it again
+
+The output is printed as JSON. Exit codes: 0 completed, 1 faulted or cancelled, 2 the document or the input is wrong.";
+
+const START_EXAMPLES: &str = "Examples:
+  standfast workflow start checkout --input '{\"order\": \"o-1\"}' --stack examples/shop
+  standfast workflow start checkout --key o-1 --wait 30s     the same key is the same run; prints how it ended";
+
+const LIST_EXAMPLES: &str = "Examples:
+  standfast workflow list --status faulted
+  standfast workflow list --workflow checkout --limit 1000 --json | jq -r '.runs[].id'";
+
+const EVENT_EXAMPLES: &str = "Examples:
+  standfast workflow event '{\"id\": \"7\", \"source\": \"/bank\", \"type\": \"paid\", \"data\": {\"order\": \"o-1\"}}'";
+
+const TEST_EXAMPLES: &str = "Examples:
+  standfast workflow test                          all *.test.yaml files in workflows/
+  standfast workflow test checkout.test.yaml --case 'pays and ships'
+
+Runs documents on faked time with the answers that the test gives: nothing is asked outside.
+Exit codes: 0 all is as expected, 1 something is not, 2 a file is wrong.";
 
 /// `workflow`.
 #[derive(Debug, Args)]
@@ -32,6 +59,143 @@ pub(crate) enum WorkflowCommand {
     /// Draw a document's tasks and ways as a flowchart, in the language of Mermaid
     #[command(after_help = RENDER_EXAMPLES)]
     Render(WorkflowRenderArgs),
+    /// Run a document here and now, and print what it yields
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(WorkflowRunArgs),
+    /// Start a run of a workflow of a running stack
+    #[command(after_help = START_EXAMPLES)]
+    Start(WorkflowStartArgs),
+    /// List runs: those that go on, then those that have ended, the latest of each first
+    #[command(after_help = LIST_EXAMPLES)]
+    List(WorkflowListArgs),
+    /// Show where a run stands, and all that happened to it
+    #[command(after_help = "Examples:\n  standfast workflow show 01m83nkhpppkbm2skfgs2bd4h9")]
+    Show(WorkflowOneArgs),
+    /// End a run before its end
+    Cancel(WorkflowOneArgs),
+    /// Hold a run: what was asked is answered, nothing new is begun
+    Hold(WorkflowOneArgs),
+    /// Let a run that is held go on
+    Resume(WorkflowOneArgs),
+    /// Give an event (CloudEvents 1.0, as JSON) to the runs that wait for it
+    #[command(after_help = EVENT_EXAMPLES)]
+    Event(WorkflowEventArgs),
+    /// Test documents: recorded answers, faked time, what must come of it
+    #[command(after_help = TEST_EXAMPLES)]
+    Test(WorkflowTestArgs),
+}
+
+/// `workflow start`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowStartArgs {
+    /// The workflow: its name, or `NAMESPACE/NAME` with `:VERSION` or without
+    #[arg(value_name = "WORKFLOW")]
+    pub(crate) workflow: String,
+    /// The input, as JSON
+    #[arg(long, value_name = "JSON", conflicts_with = "input_file")]
+    pub(crate) input: Option<String>,
+    /// A file that holds the input as JSON; `-` is the standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input_file: Option<PathBuf>,
+    /// What names the start: the same key is the same run
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<String>,
+    /// Wait for the end, at most so long (up to 60s)
+    #[arg(long, value_name = "TIME")]
+    pub(crate) wait: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) stack: NamedStack,
+}
+
+/// `workflow list`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowListArgs {
+    /// Only runs that stand so: running, waiting, suspended, completed, faulted, cancelled
+    #[arg(long, value_name = "STATUS")]
+    pub(crate) status: Option<String>,
+    /// Only runs of this workflow, by its name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) workflow: Option<String>,
+    /// At most so many
+    #[arg(long, value_name = "NUMBER", default_value_t = 50)]
+    pub(crate) limit: usize,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) stack: NamedStack,
+}
+
+/// A run.
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowOneArgs {
+    /// The run's id
+    #[arg(value_name = "RUN")]
+    pub(crate) run: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) stack: NamedStack,
+}
+
+/// `workflow event`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowEventArgs {
+    /// The event, as JSON
+    #[arg(value_name = "JSON")]
+    pub(crate) event: String,
+    #[command(flatten)]
+    pub(crate) stack: NamedStack,
+}
+
+/// `workflow run`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowRunArgs {
+    /// The document
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The input, as JSON
+    #[arg(long, value_name = "JSON", conflicts_with = "input_file")]
+    pub(crate) input: Option<String>,
+    /// A file that holds the input as JSON; `-` is the standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input_file: Option<PathBuf>,
+    /// A file that holds `$secrets` as a JSON object
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secrets: Option<PathBuf>,
+    /// Other documents that this one runs
+    #[arg(long, value_name = "FILE")]
+    pub(crate) with: Vec<PathBuf>,
+    /// Keep the run in this folder, so that it goes on after a crash. Without it nothing is kept
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+    /// Which run is meant: the same key is the same run. Only of use with --store
+    #[arg(long, value_name = "KEY", requires = "store")]
+    pub(crate) key: Option<String>,
+    /// Show all that happened, step by step
+    #[arg(long)]
+    pub(crate) timeline: bool,
+    /// Print JSON: how the run ended and all that happened
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `workflow test`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowTestArgs {
+    /// Files of tests, or folders with *.test.yaml files
+    #[arg(value_name = "PATH", default_value = "workflows")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Only cases whose name holds this
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) case: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `workflow render`.

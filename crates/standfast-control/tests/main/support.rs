@@ -70,6 +70,7 @@ pub(crate) fn stack(zones: &[&str], services: Vec<Service>) -> Arc<Stack> {
         zones: zones.iter().map(|text| zone(text)).collect(),
         services: services.into_iter().map(|service| (service.name.clone(), service)).collect(),
         externals: BTreeMap::new(),
+        workflows: Vec::new(),
         edge: standfast_model::Edge::default(),
         routes: Vec::new(),
         load: BTreeMap::new(),

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 
 use crate::diagnostics::{Reports, shown};
 use crate::interpolate::{self, Problem, Rules};
-use crate::source::{At, Span, offset};
+use crate::source::{Span, offset};
 use crate::workflow::Expression;
 use crate::yaml::{Kind, Node, NodeData, Value};
 
@@ -25,7 +25,11 @@ pub(crate) struct Context<'e> {
     /// Names that must resolve once all is decoded.
     pub(crate) references: Vec<Reference>,
     /// Expressions that must compile once all is decoded.
-    pub(crate) expressions: Vec<At<Expression>>,
+    pub(crate) expressions: Vec<Noted>,
+    /// Variables that the value being decoded may ask for, besides those of the language.
+    pub(crate) named: Vec<String>,
+    /// What is being decoded may be used anywhere, so that it may ask for any variable of the document.
+    pub(crate) is_anywhere: bool,
     dialect: Dialect,
     environment: &'e BTreeMap<String, String>,
     keeps_id: bool,
@@ -34,6 +38,14 @@ pub(crate) struct Context<'e> {
     subject: String,
     /// Where its key is.
     subject_span: Option<Span>,
+}
+
+/// An expression that must compile.
+pub(crate) struct Noted {
+    pub(crate) expression: Expression,
+    pub(crate) span: Span,
+    /// The variables that are named around it; `None` when it may be used around any.
+    pub(crate) named: Option<Vec<String>>,
 }
 
 /// A name that must resolve.
@@ -69,6 +81,8 @@ impl<'e> Context<'e> {
             reports: Reports::default(),
             references: Vec::new(),
             expressions: Vec::new(),
+            named: Vec::new(),
+            is_anywhere: false,
             dialect,
             environment,
             keeps_id: false,
@@ -99,7 +113,8 @@ impl<'e> Context<'e> {
 
     /// Notes an expression that must compile once all is decoded, and returns it.
     pub(crate) fn note_expression(&mut self, expression: Expression, span: Span) -> Expression {
-        self.expressions.push(At { value: expression.clone(), span });
+        let named = (!self.is_anywhere).then(|| self.named.clone());
+        self.expressions.push(Noted { expression: expression.clone(), span, named });
         expression
     }
 

@@ -404,6 +404,20 @@ impl<'e> Fields<'_, 'e> {
         }
     }
 
+    /// Reads keys whose expressions may ask for these variables, too.
+    pub(crate) fn naming<T>(&mut self, names: &[&str], read: impl FnOnce(&mut Self) -> T) -> T {
+        let before = self.reading().map(|(_, cx)| {
+            let before = cx.named.len();
+            cx.named.extend(names.iter().map(|name| (*name).to_owned()));
+            before
+        });
+        let found = read(self);
+        if let (Some(before), Some((_, cx))) = (before, self.reading()) {
+            cx.named.truncate(before);
+        }
+        found
+    }
+
     /// Where the mapping is, and the context to report to; none while describing.
     pub(crate) fn reading(&mut self) -> Option<(Span, &mut Context<'e>)> {
         match &mut self.0 {

@@ -164,6 +164,12 @@ impl Checker<'_, '_> {
     }
 }
 
+/// The variables that an expression may ask for where these are named.
+pub(crate) fn known_where(named: &[String]) -> Vec<String> {
+    let names: BTreeSet<&str> = ARGUMENTS.into_iter().chain(named.iter().map(String::as_str)).collect();
+    names.into_iter().map(str::to_owned).collect()
+}
+
 /// The variables that expressions of a document may ask for: those of the language, and those that its tasks name.
 pub(crate) fn variables(document: &Document) -> Vec<String> {
     let mut names: BTreeSet<String> = ARGUMENTS.iter().map(|name| (*name).to_owned()).collect();

@@ -48,12 +48,19 @@ pub struct Document {
     pub reusable: Reusable,
     /// The tasks.
     pub tasks: Vec<Task>,
+    /// The document as it is written, as data.
+    pub definition: Value,
 }
 
 impl Document {
     /// How many tasks it has, those within others and those of functions and extensions included.
     pub fn task_count(&self) -> usize {
         self.all_tasks().len()
+    }
+
+    /// The variables that its expressions may ask for: the language's own and those that tasks name.
+    pub fn variables(&self) -> Vec<String> {
+        super::check::variables(self)
     }
 
     /// All its tasks, in no particular order.
@@ -195,7 +202,13 @@ fn document(f: &mut Fields<'_, '_>) -> Option<Document> {
     let schedule = f.optional("schedule", "When runs begin by themselves.", SCHEDULE);
     let evaluate = f.optional("evaluate", "How expressions are read.", EVALUATE).unwrap_or_default();
     let has_use = f.place_of("use").is_some();
-    let reusable = f.optional("use", "What tasks may name.", REUSABLE).unwrap_or_else(|| {
+    // Functions, policies and extensions are used where variables are known that are not where they stand.
+    let is_anywhere =
+        |f: &mut Fields<'_, '_>, is: bool| f.reading().into_iter().for_each(|(_, cx)| cx.is_anywhere = is);
+    is_anywhere(f, true);
+    let reusable = f.optional("use", "What tasks may name.", REUSABLE);
+    is_anywhere(f, false);
+    let reusable = reusable.unwrap_or_else(|| {
         let unread = Unread { all: has_use, ..Unread::default() };
         Reusable { unread, ..Reusable::default() }
     });
@@ -218,6 +231,7 @@ fn document(f: &mut Fields<'_, '_>) -> Option<Document> {
         evaluate,
         reusable,
         tasks: tasks.unwrap_or_default(),
+        definition: Value::Null,
     })
 }
 

@@ -163,9 +163,13 @@ pub(crate) const FOR_EACH: Object<ForEachEvent> = Object {
     read: |f: &mut Fields<'_, '_>| {
         let item = f.or("item", "The event's variable.", NAME, "item".to_owned());
         let at = f.or("at", "Its number's variable.", NAME, "index".to_owned());
-        let tasks = f.optional("do", "The tasks.", TASKS).unwrap_or_default();
-        let output = f.optional("output", "What each yields.", OUTPUT).unwrap_or_default();
-        let export = f.optional("export", "What goes into the context.", OUTPUT).unwrap_or_default();
+        let read = f.naming(&[&item, &at], |f| {
+            let tasks = f.optional("do", "The tasks.", TASKS).unwrap_or_default();
+            let output = f.optional("output", "What each yields.", OUTPUT).unwrap_or_default();
+            let export = f.optional("export", "What goes into the context.", OUTPUT).unwrap_or_default();
+            (tasks, output, export)
+        });
+        let (tasks, output, export) = read;
         Some(ForEachEvent { item, at, tasks, output, export })
     },
 };

@@ -6,9 +6,11 @@
 //! are found here and compiled by the caller, which is asked whether each can be.
 
 mod auth;
+mod cases;
 mod check;
 mod document;
 mod event;
+mod outside;
 mod period;
 mod policy;
 mod task;
@@ -21,8 +23,10 @@ pub use auth::{
     Authentication, ClientAuthentication, Credentials, Grant, OAuth2, OAuth2Client, OAuth2Endpoints, Token,
     TokenRequest, UserPassword,
 };
+pub use cases::{Expected, Prepared, TestAnswer, TestCase, TestEvent, TestFile, load_tests};
 pub use document::{Document, Evaluate, Extended, Extension, Mode, Reusable, Schedule};
 pub use event::{Correlation, EventFilter, Events, ForEachEvent, Until};
+pub use outside::{parse_data, parse_function};
 pub use period::{Delay, Period};
 pub use policy::{Attempts, Backoff, Jitter, Retry, Timeout};
 pub use task::{
@@ -93,7 +97,19 @@ pub fn parse_document(
     let source = cx.reports.sources.add(Source::new(name.to_owned(), text));
     let root =
         yaml::parse(source, &mut cx.reports, "a workflow has `document` and `do`: see docs/workflows.md");
-    let document = root.and_then(|root| document::DOCUMENT.decode(&root, &mut cx));
+    let mut document = root.as_ref().and_then(|root| document::DOCUMENT.decode(root, &mut cx));
+    if let (Some(document), Some(root), 0) = (&mut document, &root, cx.reports.errors()) {
+        document.definition = value::AnyValue.decode(root, &mut cx).unwrap_or_default();
+    }
+    finish(document, cx, compile)
+}
+
+/// Checks what was decoded.
+fn finish(
+    document: Option<Document>,
+    mut cx: Context<'_>,
+    compile: &mut CompileExpression<'_>,
+) -> Result<LoadedDocument, Diagnostics> {
     if let Some(document) = &document {
         check::check(document, &mut cx);
     }
@@ -102,9 +118,16 @@ pub fn parse_document(
         if document.is_none() {
             break; // The variables are not known.
         }
-        if let Err(bad) = compile(&found.value, &variables) {
-            let place = cx.within_text(found.span, found.value.text(), bad.at);
-            cx.reports.error(place, format!("this is not a jq expression: {}", bad.message));
+        let known = found.named.map(|named| check::known_where(&named));
+        if let Err(bad) = compile(&found.expression, known.as_ref().unwrap_or(&variables)) {
+            let place = cx.within_text(found.span, found.expression.text(), bad.at);
+            let is_elsewhere = |name: &&String| bad.message == format!("there is no variable `${name}`");
+            if let Some(name) = variables.iter().find(is_elsewhere) {
+                let hint = "it is known only within the `for`, `catch` or `foreach` that names it";
+                cx.reports.error_hint(place, format!("`${name}` is not known here"), hint);
+            } else {
+                cx.reports.error(place, format!("this is not a jq expression: {}", bad.message));
+            }
         }
     }
     let has_errors = cx.reports.errors() > 0;

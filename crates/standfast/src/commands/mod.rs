@@ -13,6 +13,10 @@ pub(crate) mod status;
 pub(crate) mod up;
 pub(crate) mod why;
 pub(crate) mod workflow;
+mod workflow_live;
+mod workflow_run;
+mod workflow_test;
+mod workflow_text;
 
 use std::path::Path;
 
@@ -30,10 +34,14 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Reads and checks a stack; warnings go to stderr.
+    /// Reads and checks a stack and its workflows; warnings go to stderr.
     pub(crate) fn load(&self, stack: &Path) -> Result<Stack, Failure> {
         match standfast_model::load(stack, &self.surroundings.variables) {
             Ok(loaded) => {
+                for found in &loaded.stack.workflows {
+                    let folder = if stack.is_dir() { stack } else { stack.parent().unwrap_or(Path::new("")) };
+                    workflow_test::check(&folder.join(&found.file), &found.text, self)?;
+                }
                 if !loaded.warnings.is_empty() {
                     self.output.note(self.rendered(&loaded.warnings).trim_end());
                 }

@@ -1,4 +1,4 @@
-//! The two hidden commands: what `up` and `prove` start.
+//! The hidden commands: what `up` and `prove` start, and what evaluates expressions for workflows.
 
 use standfast_runtime::{Clock, Net};
 use tracing::Level;
@@ -30,6 +30,13 @@ pub(crate) fn node(args: &ProcessArgs, call: &Call) -> Result<u8, Failure> {
             .await
             .map_err(|error| Failure::because_of("the node stopped", &error))
     })?;
+    Ok(exit::DONE)
+}
+
+/// Evaluates expressions until standard input ends.
+pub(crate) fn serve_expressions() -> Result<u8, Failure> {
+    standfast_workflow::serve_expressions()
+        .map_err(|error| Failure::because_of("expressions cannot be evaluated", &error))?;
     Ok(exit::DONE)
 }
 

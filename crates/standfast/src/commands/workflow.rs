@@ -1,4 +1,4 @@
-//! `workflow`: what can be said of workflow documents without running them.
+//! `workflow check` and `workflow render`: what can be said of documents without running them.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,15 @@ pub(crate) fn workflow(args: &WorkflowArgs, call: &Call) -> Result<u8, Failure> 
     match &args.command {
         WorkflowCommand::Check(args) => check(args, call),
         WorkflowCommand::Render(args) => render(args, call),
+        WorkflowCommand::Run(args) => super::workflow_run::run(args, call),
+        WorkflowCommand::Start(args) => super::workflow_live::start(args, call),
+        WorkflowCommand::List(args) => super::workflow_live::list(args, call),
+        WorkflowCommand::Show(args) => super::workflow_live::show(args, call),
+        WorkflowCommand::Cancel(args) => super::workflow_live::change(args, "cancel", call),
+        WorkflowCommand::Hold(args) => super::workflow_live::change(args, "hold", call),
+        WorkflowCommand::Resume(args) => super::workflow_live::change(args, "resume", call),
+        WorkflowCommand::Event(args) => super::workflow_live::event(args, call),
+        WorkflowCommand::Test(args) => super::workflow_test::test(args, call),
     }
 }
 
@@ -92,6 +101,12 @@ fn count(found: &Diagnostics) -> usize {
     shown + if shown > 0 { found.omitted() } else { 0 }
 }
 
+/// Whether a file is called like one of tests.
+pub(super) fn is_test(path: &Path) -> bool {
+    let name = path.file_name().map(OsStr::to_string_lossy).unwrap_or_default();
+    [".test.yaml", ".test.yml", ".test.json"].iter().any(|ending| name.ends_with(ending))
+}
+
 /// The documents that a path stands for, in the order of their names. What is called like one and cannot be read is told of when
 /// it is checked.
 fn documents(path: &Path) -> Result<Vec<PathBuf>, Failure> {
@@ -102,6 +117,7 @@ fn documents(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     let is_document = |path: &Path| {
         ["yaml", "yml", "json"].iter().any(|ending| path.extension() == Some(OsStr::new(ending)))
             && !path.is_dir()
+            && !is_test(path)
     };
     let mut files = Vec::new();
     for entry in std::fs::read_dir(path).map_err(unreadable)? {

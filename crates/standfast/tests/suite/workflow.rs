@@ -1,6 +1,6 @@
 //! `standfast workflow check`, as its user sees it.
 
-use super::world::World;
+use super::world::{World, kill};
 
 const GOOD: &str = "document: {dsl: 1.0.3, namespace: shop, name: checkout, version: 1.0.0}
 do:
@@ -96,4 +96,95 @@ fn a_folder_without_documents_is_told() {
     std::fs::create_dir(world.stack().join("workflows")).unwrap();
     world.write("workflows/notes.txt", "");
     world.run(&["workflow", "check"]).expect(2).says(&["there is no workflow in workflows", "hint"]);
+}
+
+const COUNTS: &str = "document: {dsl: 1.0.3, namespace: tests, name: count, version: 1.0.0}
+do:
+  - ask: {call: http, with: {method: get, endpoint: 'http://count.example/{n}'}}
+  - wait: {wait: {days: 1}}
+  - sum: {set: '${ {sum: ([limit(.body.n; repeat(2))] | add)} }'}
+";
+
+const CASES: &str = "workflow: count.yaml
+cases:
+  counts:
+    input: {n: 3}
+    answers: [{task: ask, http: {body: {body: {n: 3}}}}]
+    expect: {output: {sum: 6}, took: P1D, asked: [{uri: 'http://count.example/3'}]}
+  is wrong:
+    input: {n: 3}
+    answers: [{task: ask, http: {body: {body: {n: 4}}}}]
+    expect: {output: {sum: 6}}
+";
+
+#[test]
+fn documents_are_tested_on_faked_time_with_recorded_answers() {
+    let world = World::new();
+    world.write("count.yaml", COUNTS);
+    world.write("count.test.yaml", CASES);
+    let ran = world.run(&["workflow", "test", "count.test.yaml"]).expect(1);
+    assert!(ran.stdout.contains("ok count.test.yaml: counts (3 tasks, 1d00h of its time)"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("expected {\"sum\":6}\n       found    {\"sum\":8}"), "{}", ran.stdout);
+    ran.says(&["1 of 2 cases not as expected"]);
+    world.run(&["workflow", "test", "count.test.yaml", "--case", "counts"]).expect(0);
+    world.write("count.test.yaml", &CASES.replace("answers:", "answer:"));
+    world
+        .run(&["workflow", "test", "count.test.yaml"])
+        .expect(2)
+        .says(&["count.test.yaml:5:5", "did you mean `answers`?"]);
+}
+
+#[test]
+fn a_document_is_run_here_and_now_and_goes_on_by_its_key() {
+    let world = World::new();
+    let document = "document: {dsl: 1.0.3, namespace: tests, name: here, version: 1.0.0}
+do:
+  - say: {run: {shell: {command: 'echo $1', arguments: ['${ .who }']}}}
+  - end: {set: {said: '${ . }'}}
+";
+    world.write("here.yaml", document);
+    let run = ["workflow", "run", "here.yaml", "--input", "{\"who\": \"you\"}"];
+    let ran = world.run(&run).expect(0);
+    assert_eq!(ran.stdout, "{\n  \"said\": \"you\"\n}\n");
+    let kept = [&run[..], &["--store", "kept", "--key", "k", "--json"]].concat();
+    let id = |ran: &str| serde_json::from_str::<serde_json::Value>(ran).unwrap()["run"]["id"].clone();
+    let first = id(&world.run(&kept).expect(0).stdout);
+    assert_eq!(id(&world.run(&kept).expect(0).stdout), first, "the same key is the same run");
+    world.write("here.yaml", &document.replace("echo $1", "echo broken >&2; exit 3"));
+    world.run(&run).expect(1).says(&["/do/0/say", "ended with code 3: broken", "add --timeline"]);
+    world.run(&["workflow", "run", "here.yaml", "--input", "{"]).expect(2).says(&["the input is not JSON"]);
+}
+
+#[test]
+fn runs_of_a_stack_go_on_when_the_node_is_killed() {
+    let world = World::with_quick("");
+    std::fs::create_dir_all(world.stack().join("workflows")).unwrap();
+    world.write(
+        "workflows/pause.yaml",
+        "document: {dsl: 1.0.3, namespace: tests, name: pause, version: 1.0.0}
+do:
+  - hold: {listen: {to: {one: {with: {type: go}}}}, output: {as: '.[0]'}}
+",
+    );
+    world.up().expect(0);
+    let ran = world.run(&["workflow", "start", "pause", "--key", "k"]).expect(0);
+    let id = ran.stdout.split_whitespace().next().unwrap().to_owned();
+    let node = world.status()["node_pid"].as_u64().unwrap();
+    kill(node, "-9");
+    world.wait_for("another node", |status| status["node_pid"].as_u64().is_some_and(|pid| pid != node));
+    let shown = world.run(&["workflow", "show", &id]).expect(0);
+    assert!(shown.stdout.contains("/do/0/hold waits for event"), "{}", shown.stdout);
+    let again = world.run(&["workflow", "start", "pause", "--key", "k"]).expect(0);
+    assert!(again.stdout.starts_with(&id), "{}", again.stdout);
+    world
+        .run(&["workflow", "event", r#"{"id": "1", "source": "/t", "type": "go", "data": {"n": 1}}"#])
+        .expect(0);
+    let ended = world.run(&["workflow", "start", "pause", "--key", "k", "--wait", "30s"]).expect(0);
+    assert!(ended.stdout.contains("completed {\"n\":1}"), "{}", ended.stdout);
+    let listed = world.run(&["workflow", "list", "--status", "completed"]).expect(0);
+    assert!(listed.stdout.contains(&id), "{}", listed.stdout);
+    world.run(&["workflow", "cancel", &id]).expect(2).says(&["has ended"]);
+    world.run(&["workflow", "start", "nobody"]).expect(2).says(&["there are tests/pause"]);
+    world.write("workflows/pause.yaml", "do: []\n");
+    world.run(&["check"]).expect(2).says(&["workflows/pause.yaml"]);
 }

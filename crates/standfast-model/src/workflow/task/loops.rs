@@ -27,8 +27,11 @@ pub(super) fn read(f: &mut Fields<'_, '_>) -> Option<Kind> {
         Some((each, list?, at))
     });
     let head = f.required("for", "A list and its variables.", FOR);
-    let condition = f.optional("while", "As long as this yields true.", Condition);
-    let tasks = f.required("do", "The tasks.", TASKS);
+    let (each, at) = head.as_ref().map_or(("item", "index"), |(each, _, at)| (each, at));
+    let (condition, tasks) = f.naming(&[each, at], |f| {
+        let condition = f.optional("while", "As long as this yields true.", Condition);
+        (condition, f.required("do", "The tasks.", TASKS))
+    });
     let (each, list, at) = head?;
     Some(Kind::For(Box::new(For { each, list, at, condition, tasks: tasks? })))
 }

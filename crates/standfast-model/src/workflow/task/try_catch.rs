@@ -55,14 +55,16 @@ pub(super) fn read(f: &mut Fields<'_, '_>) -> Option<Kind> {
 const CATCH: Object<Catch> = object("What is done when tasks fail.", |f| {
     const ERRORS: Object<ErrorFilter> =
         object("Which errors.", |f| f.optional("with", "All of these.", FILTER));
-    Some(Catch {
+    let variable = f.or("as", "The error's variable.", NAME, "error".to_owned());
+    let catch = f.naming(&[&variable], |f| Catch {
         errors: f.optional("errors", "Only for these errors.", ERRORS).unwrap_or_default(),
-        variable: f.or("as", "The error's variable.", NAME, "error".to_owned()),
+        variable: variable.clone(),
         when: f.optional("when", "Only if this yields true.", Condition),
         except_when: f.optional("exceptWhen", "Only if this does not yield true.", Condition),
         retry: f.optional("retry", "When they are tried again.", retry()),
         tasks: f.optional("do", "Tasks for when they are not.", TASKS).unwrap_or_default(),
-    })
+    });
+    Some(catch)
 });
 
 const FILTER: Object<ErrorFilter> = object("Which errors.", |f| {

@@ -80,18 +80,9 @@ fn stamp(text: &str) -> Option<Stamp> {
     if !is_ours || year < 1970 || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
         return None;
     }
-    let seconds = ((days_from_civil(year, month, day) * 24 + hour) * 60 + minute) * 60 + second;
+    let seconds =
+        ((standfast_model::days_from_civil(year, month, day) * 24 + hour) * 60 + minute) * 60 + second;
     Some(Stamp::from_micros((seconds * 1_000 + milli) * 1_000))
-}
-
-/// Days since 1970-01-01, after Howard Hinnant's `days_from_civil` (2013), for dates from then on.
-fn days_from_civil(year: u64, month: u64, day: u64) -> u64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let of_era = year % 400;
-    let shifted = (month + 9) % 12;
-    let of_year = (153 * shifted + 2) / 5 + day - 1;
-    let day_of_era = of_era * 365 + of_era / 4 - of_era / 100 + of_year;
-    (year / 400) * 146_097 + day_of_era - 719_468
 }
 
 #[cfg(test)]

@@ -1,0 +1,167 @@
+//! Workflows of a node: its engine over the node's store, the stack's documents in it, its API, and the way of its requests to the
+//! stack's services: through the gateway, as between services.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::uri::{Authority, PathAndQuery};
+use http::{Request, Response, StatusCode, Uri};
+use standfast_model::{Stack, WORKFLOWS};
+use standfast_runtime::http::plain;
+use standfast_runtime::{Clock, Stop, Tasks, with_causes};
+use standfast_store::Store;
+use standfast_workflow::{
+    Answer, Asked, Definition, Direct, Engine, EngineConfig, Evaluator, EvaluatorConfig, FolderAndNetwork,
+    Invoke, JournalError, Problem, Request as Wanted,
+};
+use tokio::sync::watch;
+
+use crate::wiring::Wiring;
+
+/// Below this the API is found on the state API's listener and on the admin interface.
+pub(crate) const PREFIX: &str = "/workflows";
+
+/// The engine of a node, and what is wrong with the documents of its stack.
+#[derive(Debug, Clone)]
+pub(crate) struct Workflows {
+    engine: Engine,
+    clock: Clock,
+    troubles: Arc<Mutex<Vec<String>>>,
+}
+
+impl Workflows {
+    /// Takes over the runs in the store and drives them on.
+    pub(crate) async fn open(
+        store: Arc<dyn Store>,
+        wiring: Arc<Wiring>,
+        program: PathBuf,
+        clock: Clock,
+        tasks: Tasks,
+    ) -> Result<Self, JournalError> {
+        let evaluator = Evaluator::new(EvaluatorConfig { program, ..EvaluatorConfig::default() });
+        let invoke = Arc::new(ThroughGateway { direct: Direct::new(clock), wiring });
+        let engine = Engine::open(store, clock, tasks, evaluator, invoke, EngineConfig::default()).await?;
+        Ok(Self { engine, clock, troubles: Arc::default() })
+    }
+
+    /// Answers a request whose path begins with [`PREFIX`].
+    pub(crate) async fn handle(&self, request: Request<Bytes>) -> Response<Bytes> {
+        match without_prefix(request) {
+            Some(request) => standfast_workflow::api::answer(&self.engine, request).await,
+            None => plain(StatusCode::NOT_FOUND, "there is nothing here\n"),
+        }
+    }
+
+    /// What is wrong with documents of the stack, for people.
+    pub(crate) fn troubles(&self) -> Vec<String> {
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes the workflows of the stack startable, now and whenever the stack changes.
+    pub(crate) async fn follow(self, mut stacks: watch::Receiver<Option<Arc<Stack>>>, stop: Stop) {
+        let mut known = None;
+        loop {
+            let stack = stacks.borrow_and_update().clone();
+            if let Some(stack) = stack
+                && known.as_ref() != Some(&stack.workflows)
+            {
+                self.define(&stack).await;
+                known = Some(stack.workflows.clone());
+            }
+            tokio::select! {
+                biased;
+                () = stop.requested() => return,
+                changed = stacks.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    async fn define(&self, stack: &Arc<Stack>) {
+        let mut troubles = Vec::new();
+        let mut definitions = Vec::new();
+        for number in 0..stack.workflows.len() {
+            let found = &stack.workflows[number];
+            let reader = FolderAndNetwork::new(Some(stack.root.join(WORKFLOWS)), self.clock);
+            match Definition::read(&found.file, &found.text, &reader).await {
+                Ok(definition) => definitions.push(definition),
+                Err(why) => troubles.push(format!("{} cannot be run: {}", found.file, with_causes(&why))),
+            }
+        }
+        if let Err(why) = self.engine.define_all(definitions).await {
+            troubles.push(format!("workflows cannot be kept: {}", with_causes(&why)));
+        }
+        for why in &troubles {
+            tracing::error!(%why, "a workflow of the stack is left out");
+        }
+        *self.troubles.lock().unwrap_or_else(PoisonError::into_inner) = troubles;
+    }
+}
+
+/// Whether a request is for workflows.
+pub(crate) fn is_for(request: &Request<Bytes>) -> bool {
+    request.uri().path().strip_prefix(PREFIX).is_some_and(|rest| rest.starts_with('/'))
+}
+
+fn without_prefix(mut request: Request<Bytes>) -> Option<Request<Bytes>> {
+    let rest = request.uri().path_and_query()?.as_str().strip_prefix(PREFIX)?;
+    let path: PathAndQuery = rest.parse().ok()?;
+    *request.uri_mut() = Uri::from(path);
+    Some(request)
+}
+
+/// Requests to a service of the stack, `http://payments/charge`, go through the gateway like those of other services: with its budget
+/// for retries, its limits and its records. All others go straight where they are sent.
+#[derive(Debug)]
+struct ThroughGateway {
+    direct: Direct,
+    wiring: Arc<Wiring>,
+}
+
+#[async_trait]
+impl Invoke for ThroughGateway {
+    async fn invoke(&self, asked: &Asked) -> Result<Answer, Problem> {
+        let Wanted::Http(request) = &asked.request else { return self.direct.invoke(asked).await };
+        let address = match (request.uri.scheme_str(), request.uri.host(), request.uri.port_u16()) {
+            (Some("http"), Some(host), None | Some(80)) => self.wiring.service(host),
+            _ => None,
+        };
+        let Some(uri) = address.and_then(|address| moved(&request.uri, address)) else {
+            return self.direct.invoke(asked).await;
+        };
+        let mut moved = asked.clone();
+        if let Wanted::Http(request) = &mut moved.request {
+            request.uri = uri;
+        }
+        self.direct.invoke(&moved).await
+    }
+}
+
+fn moved(uri: &Uri, address: SocketAddr) -> Option<Uri> {
+    let mut parts = uri.clone().into_parts();
+    parts.authority = Some(address.to_string().parse::<Authority>().ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_prefix_is_taken_off_and_the_query_stays() {
+        let request = |path: &str| Request::builder().uri(path).body(Bytes::new()).unwrap();
+        let taken = without_prefix(request("/workflows/v1/runs?limit=3")).unwrap();
+        assert_eq!(taken.uri().to_string(), "/v1/runs?limit=3");
+        assert!(is_for(&request("/workflows/v1")));
+        assert!(!is_for(&request("/workflowsx/v1")) && !is_for(&request("/v1/orders")));
+    }
+
+    #[test]
+    fn a_service_is_asked_at_the_gateway_and_its_path_stays() {
+        let uri = "http://payments/charge?a=1".parse().unwrap();
+        let moved = moved(&uri, "127.0.0.1:4000".parse().unwrap()).unwrap();
+        assert_eq!(moved.to_string(), "http://127.0.0.1:4000/charge?a=1");
+    }
+}

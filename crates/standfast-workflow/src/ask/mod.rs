@@ -1,0 +1,310 @@
+//! What a task asks outside: the request is written when it is sent, not when it is decided on, so that no secret in it reaches a
+//! journal; the answer becomes what the task yields.
+
+mod access;
+mod agent;
+mod asyncapi;
+mod grpc;
+mod http;
+mod mcp;
+mod openapi;
+mod process;
+mod subflow;
+mod uri;
+
+pub(crate) use self::access::sensitive;
+pub use self::access::{Client, Credential, Hidden, TokenWanted};
+pub(crate) use self::http::refused;
+pub(crate) use self::uri::{form, of_http, without_query};
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::{HeaderMap, Method, StatusCode, Uri};
+use bytes::Bytes;
+use serde_json::Value;
+use standfast_model::Stamp;
+
+use crate::decide::{Seeing, Sight, unknown_task};
+use crate::program::{HttpOutput, Language, Step, WorkflowName, after};
+use crate::run::{Problem, Run, ScopeId};
+use crate::{World, decide::VALUE_BYTES_MAX};
+
+/// How long a task may wait for an answer when nothing else limits it.
+pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(300);
+/// Longest answer that is read, in bytes.
+pub const ANSWER_BYTES_MAX: usize = VALUE_BYTES_MAX;
+
+/// What a task asks outside.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// What names this step in all its attempts.
+    pub key: String,
+    /// When it is given up.
+    pub deadline: Stamp,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// What is asked outside.
+#[derive(Debug, Clone)]
+pub enum Request {
+    /// An HTTP resource.
+    Http(HttpRequest),
+    /// An agent.
+    Agent(AgentRequest),
+    /// A server of the Model Context Protocol.
+    Mcp(McpRequest),
+    /// A gRPC service.
+    Grpc(GrpcRequest),
+    /// A process.
+    Process(ProcessRequest),
+    /// Another run.
+    Run(RunRequest),
+}
+
+/// A request by HTTP.
+#[derive(Debug, Clone)]
+pub struct HttpRequest {
+    /// The method.
+    pub method: Method,
+    /// Where to, with its scheme and its host.
+    pub uri: Uri,
+    /// Header fields.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+    /// What is shown besides, which is only had by asking for it.
+    pub credential: Option<Credential>,
+}
+
+/// An answer by HTTP.
+#[derive(Debug, Clone)]
+pub struct HttpAnswer {
+    /// The status.
+    pub status: StatusCode,
+    /// Header fields.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// What an agent is asked, by JSON-RPC.
+#[derive(Debug, Clone)]
+pub struct AgentRequest {
+    /// As it is sent.
+    pub http: HttpRequest,
+    /// What names the request in its answers.
+    pub id: Value,
+    /// Whether it is answered by a stream, which is collected to its end.
+    pub streams: bool,
+}
+
+/// What a server of the Model Context Protocol is asked.
+#[derive(Debug, Clone)]
+pub struct McpRequest {
+    /// The version of the protocol that is offered.
+    pub version: String,
+    /// Who asks: a name and a version.
+    pub client: (String, String),
+    /// The method.
+    pub method: &'static str,
+    /// Its parameters, an object.
+    pub params: Option<Value>,
+    /// How the server is reached.
+    pub transport: McpTransport,
+}
+
+/// How a server of the Model Context Protocol is reached.
+#[derive(Debug, Clone)]
+pub enum McpTransport {
+    /// By requests like this one, each with a message as its body.
+    Http(Box<HttpRequest>),
+    /// By the standard streams of a process.
+    Stdio {
+        /// The program.
+        command: String,
+        /// Its arguments.
+        arguments: Vec<String>,
+        /// Its environment, besides what every process gets.
+        environment: Vec<(String, String)>,
+    },
+}
+
+/// A call of a gRPC service.
+#[derive(Debug, Clone)]
+pub struct GrpcRequest {
+    /// As it is sent, by HTTP/2.
+    pub http: HttpRequest,
+    /// Whether it is answered by several messages.
+    pub streams: bool,
+}
+
+/// A process to be run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessRequest {
+    /// What it runs.
+    pub program: ProcessProgram,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// Its environment, besides what every process gets.
+    pub environment: Vec<(String, String)>,
+    /// What it reads.
+    pub stdin: String,
+    /// Whether its end is waited for.
+    pub awaited: bool,
+}
+
+/// What a process runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProcessProgram {
+    /// A command of the shell.
+    Shell(String),
+    /// JavaScript.
+    JavaScript(Arc<str>),
+    /// Python.
+    Python(Arc<str>),
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessAnswer {
+    /// Its exit code; of one that was ended by a signal 128 and the signal.
+    pub code: i32,
+    /// What it wrote to its standard output.
+    pub stdout: String,
+    /// What it wrote to its standard error.
+    pub stderr: String,
+}
+
+/// A run to be started.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunRequest {
+    /// Of which workflow; the version may be `latest`.
+    pub workflow: WorkflowName,
+    /// Its input.
+    pub input: Arc<Value>,
+    /// Whether its end is waited for.
+    pub awaited: bool,
+}
+
+/// What was answered.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// By HTTP.
+    Http(HttpAnswer),
+    /// By a process.
+    Process(ProcessAnswer),
+    /// By a run: what it yielded.
+    Run(Arc<Value>),
+    /// By a protocol whose answers are data.
+    Value(Value),
+    /// By a gRPC service: messages as they are encoded.
+    Grpc(Vec<Bytes>),
+    /// It was begun; its end is not waited for.
+    Begun,
+}
+
+/// Writes what a scope asks.
+///
+/// # Errors
+/// Why it cannot be asked: the task fails by that.
+pub(crate) fn request(world: &World<'_>, run: &Run, id: ScopeId, now: Stamp) -> Result<Asked, Problem> {
+    let Some((scope, parent)) = run.scopes.get(&id).and_then(|scope| Some((scope, scope.parent?))) else {
+        return Err(unknown_task("?"));
+    };
+    let program = world.program;
+    let Some(task) = program.find(&scope.task).map(|task| program.task(task)) else {
+        return Err(unknown_task(&scope.task));
+    };
+    // Expressions see the time at which the task was begun, so that a repeated request is the same.
+    let seeing = Seeing { world, run, now: scope.at };
+    let sight = Sight::of_scope(parent, task, scope);
+    let key = run.key(id);
+    let writing = Writing { seeing, sight, input: &scope.input, key: &key };
+    let request = match &task.step {
+        Step::Http(http) => Request::Http(http::request(&writing, http)?),
+        Step::OpenApi(call) => Request::Http(openapi::request(&writing, call)?),
+        Step::Publish(call) => Request::Http(asyncapi::request(&writing, call)?),
+        Step::Agent(call) => Request::Agent(agent::request(&writing, call)?),
+        Step::Mcp(call) => Request::Mcp(mcp::request(&writing, call)?),
+        Step::Grpc(call) => Request::Grpc(grpc::request(&writing, call)?),
+        Step::Process(process) => Request::Process(process::request(&writing, process)?),
+        Step::Subflow(subflow) => Request::Run(subflow::request(&writing, subflow)?),
+        _ => return Err(unknown_task(&scope.task)),
+    };
+    let deadlines = run.holders(id).filter_map(|(_, scope)| scope.deadline);
+    let own = match &task.step {
+        Step::Mcp(call) => call.timeout,
+        _ => None,
+    };
+    let longest = match own {
+        Some(length) => after(now, writing.seeing.period(length, writing.input, &writing.sight)?),
+        None => now.plus(ANSWER_TIME_MAX),
+    };
+    let deadline = deadlines.fold(longest, Stamp::min);
+    Ok(Asked { key, deadline, request })
+}
+
+/// What a task yields by an answer.
+///
+/// # Errors
+/// What the answer means, if it means that the task failed.
+pub(crate) fn answered(
+    world: &World<'_>,
+    run: &Run,
+    id: ScopeId,
+    asked: &Asked,
+    answer: Answer,
+) -> Result<Arc<Value>, Problem> {
+    let Some(scope) = run.scopes.get(&id) else { return Ok(Arc::default()) };
+    let program = world.program;
+    let Some(task) = program.find(&scope.task).map(|task| program.task(task)) else {
+        return Err(unknown_task(&scope.task));
+    };
+    match (&task.step, &asked.request, answer) {
+        (Step::Http(http), Request::Http(request), Answer::Http(answer)) => {
+            http::answered(http.output, http.redirect, request, &answer)
+        }
+        (Step::OpenApi(call), Request::Http(request), Answer::Http(answer)) => {
+            http::answered(call.output, call.redirect, request, &answer)
+        }
+        (Step::Publish(_), Request::Http(request), Answer::Http(answer)) => {
+            http::answered(HttpOutput::Content, false, request, &answer)
+        }
+        (Step::Grpc(call), _, Answer::Grpc(messages)) => grpc::answered(call, &messages),
+        (Step::Process(process), _, Answer::Process(answer)) => {
+            process::answered(process, answer, &scope.input)
+        }
+        (_, _, Answer::Run(output)) => Ok(output),
+        (_, _, Answer::Value(value)) => Ok(Arc::new(value)),
+        _ => Ok(Arc::clone(&scope.input)),
+    }
+}
+
+/// A request while it is written.
+struct Writing<'a> {
+    seeing: Seeing<'a>,
+    sight: Sight<'a>,
+    input: &'a Arc<Value>,
+    key: &'a str,
+}
+
+impl Writing<'_> {
+    fn fill(&self, form: &crate::program::Form) -> Result<Arc<Value>, Problem> {
+        self.seeing.fill(form, self.input, &self.sight)
+    }
+
+    fn text(&self, form: &crate::program::Form) -> Result<String, Problem> {
+        self.seeing.text(form, self.input, &self.sight)
+    }
+}
+
+impl From<(Language, &Arc<str>)> for ProcessProgram {
+    fn from((language, code): (Language, &Arc<str>)) -> Self {
+        match language {
+            Language::JavaScript => Self::JavaScript(Arc::clone(code)),
+            Language::Python => Self::Python(Arc::clone(code)),
+        }
+    }
+}

@@ -1,0 +1,442 @@
+//! What comes next for a run: a plain function of its program, what became of it so far, and what has just happened. Nothing is
+//! done here; what is to be asked outside follows from the run ([`Run::asking`]). One file for each kind of task.
+
+mod catch;
+mod each;
+mod emit;
+mod extended;
+mod flow;
+mod fork;
+mod function;
+mod length;
+mod listen;
+mod raise;
+mod set;
+mod sight;
+mod switch;
+mod wait;
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use standfast_model::Stamp;
+
+pub(crate) use listen::{event_key, gather, nothing_yet, wants};
+pub use sight::World;
+pub(crate) use sight::{Seeing, Sight, as_text, kind_of, size_of};
+
+use crate::program::{Next, Outlet, Step, TaskId};
+use crate::run::{Event, Problem, Record, Run, Scope, ScopeId, Standard, State, Status};
+
+/// Most events of one record; what more is to be done follows in the next.
+const RECORD_EVENTS_MAX: usize = 256;
+/// About as many bytes of data in one record, and at most one value more.
+const RECORD_BYTES_MAX: usize = 256 << 10;
+/// Most events in a run's life, unless told otherwise.
+pub const STEPS_MAX: u64 = 1_000_000;
+/// Most tasks within each other, functions included.
+const DEPTH_MAX: usize = 100;
+/// Largest value that a task may be given or yield, in bytes of JSON.
+pub const VALUE_BYTES_MAX: usize = 256 << 10;
+
+/// What has happened to a run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Cause {
+    /// It is started by this.
+    Start {
+        /// Its input.
+        input: Arc<Value>,
+    },
+    /// What was begun in the last record goes on, or it was read back from the store.
+    Continue,
+    /// Time has passed.
+    Time,
+    /// What a task asked outside was answered.
+    Answer {
+        /// By which.
+        scope: ScopeId,
+        /// What it yields, or why it failed.
+        answer: Result<Arc<Value>, Problem>,
+    },
+    /// An event came in.
+    Event {
+        /// In the form of `CloudEvents`.
+        event: Arc<Value>,
+    },
+    /// Events that came before one of its tasks began to wait.
+    Kept {
+        /// In the order in which they came.
+        events: Vec<Arc<Value>>,
+    },
+    /// Somebody holds it.
+    Hold,
+    /// Somebody lets it go on.
+    Resume,
+    /// It cannot go on.
+    Fail {
+        /// Why.
+        problem: Problem,
+    },
+    /// Somebody ends it.
+    Cancel {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What becomes of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Turn {
+    /// What is to be written; `None` when nothing changed.
+    pub record: Option<Record>,
+    /// The run as it is then.
+    pub run: Run,
+    /// There is more to be done at once, by [`Cause::Continue`].
+    pub is_unfinished: bool,
+}
+
+/// What comes next for a run.
+pub fn decide(world: &World<'_>, run: Run, cause: &Cause, now: Stamp) -> Turn {
+    let number = run.records;
+    let mut deciding = Deciding { world, run, now, events: Vec::new(), bytes: 0, ready: Vec::new() };
+    deciding.happen(cause);
+    let is_unfinished = deciding.settle();
+    let Deciding { mut run, events, .. } = deciding;
+    let record = (!events.is_empty()).then(|| {
+        run.close(now);
+        Record { run: run.id, number, at: now, events }
+    });
+    Turn { record, run, is_unfinished }
+}
+
+/// A decision while it is made: events are folded in as they are found.
+pub(crate) struct Deciding<'w> {
+    pub(crate) world: &'w World<'w>,
+    pub(crate) run: Run,
+    pub(crate) now: Stamp,
+    events: Vec<Event>,
+    bytes: usize,
+    /// Scopes that may have something to do, the next one last.
+    ready: Vec<ScopeId>,
+}
+
+impl Deciding<'_> {
+    fn happen(&mut self, cause: &Cause) {
+        if self.run.status.is_final() {
+            return;
+        }
+        match cause {
+            Cause::Start { input } => self.start(input),
+            Cause::Continue => self.ready = self.run.scopes.keys().rev().copied().collect(),
+            Cause::Time => {
+                self.ready = self.run.scopes.keys().rev().copied().collect();
+                self.time_passes();
+            }
+            Cause::Answer { scope, answer } => self.answered(*scope, answer),
+            Cause::Event { event } => listen::arrives(self, event, false),
+            Cause::Kept { events } => events.iter().for_each(|event| listen::arrives(self, event, true)),
+            Cause::Hold if !self.run.is_held => self.note(Event::Held),
+            Cause::Hold => {}
+            Cause::Resume => {
+                if self.run.is_held {
+                    self.note(Event::Resumed);
+                }
+                self.ready = self.run.scopes.keys().rev().copied().collect();
+                self.time_passes();
+            }
+            Cause::Fail { problem } => self.end_by(problem.clone()),
+            Cause::Cancel { reason } => {
+                let problem = Standard::Runtime.problem(reason.clone());
+                self.note(Event::Ended { status: Status::Cancelled, output: None, problem: Some(problem) });
+            }
+        }
+    }
+
+    /// Does what can be done at once. True when there is more of it than one record holds.
+    fn settle(&mut self) -> bool {
+        while let Some(scope) = self.ready.pop() {
+            if self.run.is_held || self.run.status.is_final() {
+                return false;
+            }
+            if self.events.len() >= RECORD_EVENTS_MAX || self.bytes >= RECORD_BYTES_MAX {
+                return true;
+            }
+            if self.run.steps >= self.world.steps_max {
+                let most = self.world.steps_max;
+                let detail = format!("it took {most} steps without coming to an end");
+                self.end_by(Standard::Runtime.problem(detail));
+                return false;
+            }
+            flow::step(self, scope);
+        }
+        false
+    }
+
+    /// Notes what happened, and that it did.
+    pub(crate) fn note(&mut self, event: Event) {
+        self.run.evolve(&event, self.now);
+        self.events.push(event);
+    }
+
+    /// Looks at this scope next.
+    pub(crate) fn look_at(&mut self, scope: ScopeId) {
+        self.ready.push(scope);
+    }
+
+    fn start(&mut self, input: &Arc<Value>) {
+        let program = self.world.program;
+        let mut sight = Sight::of_workflow(input);
+        let taken = self.take_in(&program.input, input, &sight);
+        sight.input = taken.as_ref().ok().map(Arc::clone);
+        let deadline = self.deadline(program.timeout, &sight);
+        let (given, problem) = match (taken, deadline) {
+            (Ok(given), Ok(deadline)) => (Some((given, deadline)), None),
+            (Err(problem), _) | (_, Err(problem)) => (None, Some(problem)),
+        };
+        let (given, deadline) = given.unwrap_or((Arc::clone(input), None));
+        let given = (given != *input).then_some(given);
+        self.count(input);
+        let definition = program.digest.clone();
+        self.note(Event::Started { definition, input: Arc::clone(input), given, deadline });
+        match problem {
+            Some(problem) => self.end_by(problem.at("/input")),
+            None => self.look_at(ScopeId::ROOT),
+        }
+    }
+
+    fn time_passes(&mut self) {
+        let due = |scope: &Scope, now| scope.deadline.is_some_and(|deadline| deadline <= now);
+        let scopes: Vec<ScopeId> = self.run.scopes.keys().copied().collect();
+        for id in scopes {
+            let Some(scope) = self.run.scopes.get(&id) else { continue };
+            if due(scope, self.now) {
+                self.give_up(id);
+                continue;
+            }
+            match scope.state {
+                State::Waiting { until } if until <= self.now && !self.run.is_held => wait::is_over(self, id),
+                State::Trying { until: Some(until), .. } if until <= self.now => {
+                    let problem = Standard::Timeout.problem("this attempt took too long");
+                    let task = Arc::clone(&scope.task);
+                    catch::failed(self, id, problem.at(&task));
+                }
+                State::Pausing { until, .. } if until <= self.now && !self.run.is_held => {
+                    catch::try_again(self, id);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// What took too long fails.
+    fn give_up(&mut self, id: ScopeId) {
+        let Some(scope) = self.run.scopes.get(&id) else { return };
+        let task = Arc::clone(&scope.task);
+        let took = self.now.since(scope.at).as_secs_f64();
+        let what = if id == ScopeId::ROOT { "the workflow" } else { "the task" };
+        let problem = Standard::Timeout.problem(format!("{what} was given up after {took:.1} s"));
+        if id == ScopeId::ROOT {
+            self.end_by(problem.at("/"));
+        } else {
+            self.fail(id, problem.at(&task));
+        }
+    }
+
+    fn answered(&mut self, id: ScopeId, answer: &Result<Arc<Value>, Problem>) {
+        match self.run.scopes.get(&id) {
+            Some(scope) if scope.state == State::Asking => match answer {
+                Ok(raw) => self.leave(id, Arc::clone(raw)),
+                Err(problem) => {
+                    let task = Arc::clone(&scope.task);
+                    self.fail(id, problem.clone().at(&task));
+                }
+            },
+            // It was given up meanwhile.
+            _ => {}
+        }
+    }
+
+    /// Begins the next task of a scope.
+    pub(crate) fn enter(&mut self, parent: ScopeId, id: TaskId) {
+        let task = self.world.program.task(id);
+        if let Err(problem) = self.try_enter(parent, id) {
+            let problem = problem.at(&task.pointer);
+            self.note(Event::Failed { parent, task: Arc::clone(&task.pointer), problem: problem.clone() });
+            self.spread(parent, problem);
+        }
+    }
+
+    fn try_enter(&mut self, parent: ScopeId, id: TaskId) -> Result<(), Problem> {
+        let task = self.world.program.task(id);
+        let raw = Arc::clone(&self.run.scopes[&parent].data);
+        if self.run.holders(parent).count() > DEPTH_MAX {
+            return Err(Standard::Runtime.problem(format!("tasks nest deeper than {DEPTH_MAX}")));
+        }
+        let mut sight = Sight::of_task(parent, task, &raw, self.now);
+        if let Some(condition) = task.condition
+            && !self.holds(condition, &raw, &sight)?
+        {
+            self.note(Event::Skipped { parent, task: Arc::clone(&task.pointer) });
+            self.look_at(parent);
+            return Ok(());
+        }
+        let input = self.take_in(&task.input, &raw, &sight)?;
+        sight.input = Some(Arc::clone(&input));
+        let begin = Begin { parent, id, raw, input, sight };
+        match &task.step {
+            Step::Set(form) => set::begin(self, begin, form),
+            Step::Switch(cases) => switch::begin(self, begin, cases),
+            Step::Raise(raise) => raise::begin(self, &begin, raise),
+            Step::Emit(with) => emit::begin(self, begin, with),
+            Step::Wait(length) => wait::begin(self, &begin, *length),
+            Step::Do(_) => self.enter_scope(&begin, State::List),
+            Step::For(each) => each::begin(self, begin, each),
+            Step::Fork(fork) => fork::begin(self, &begin, fork),
+            Step::Try(attempt) => catch::begin(self, &begin, attempt),
+            Step::Extended(extended) => extended::begin(self, &begin, *extended),
+            Step::Function { with, .. } => function::begin(self, begin, with.as_ref()),
+            Step::Listen(listen) => listen::begin(self, &begin, listen),
+            Step::Http(_)
+            | Step::OpenApi(_)
+            | Step::Publish(_)
+            | Step::Agent(_)
+            | Step::Mcp(_)
+            | Step::Grpc(_)
+            | Step::Process(_)
+            | Step::Subflow(_) => self.enter_scope(&begin, State::Asking),
+        }
+    }
+
+    /// Notes that a task was begun which takes its time.
+    pub(crate) fn enter_scope(&mut self, begin: &Begin<'_>, state: State) -> Result<(), Problem> {
+        let task = self.world.program.task(begin.id);
+        let deadline = self.deadline(task.timeout, &begin.sight)?;
+        let scope = ScopeId(self.run.next_scope);
+        let input = (begin.input != begin.raw).then(|| Arc::clone(&begin.input));
+        input.iter().for_each(|input| self.count(input));
+        self.note(Event::Entered {
+            scope,
+            parent: begin.parent,
+            task: Arc::clone(&task.pointer),
+            input,
+            deadline,
+            state,
+        });
+        self.look_at(begin.parent);
+        self.look_at(scope);
+        Ok(())
+    }
+
+    /// Ends a task that took no time.
+    pub(crate) fn done(
+        &mut self,
+        begin: Begin<'_>,
+        output: Arc<Value>,
+        then: Option<Next>,
+    ) -> Result<(), Problem> {
+        let task = self.world.program.task(begin.id);
+        let Begin { parent, raw, mut sight, .. } = begin;
+        let (output, context) = self.put_out(&task.output, &task.export, output, &mut sight)?;
+        let yielded = Arc::clone(&output);
+        let output = (output != raw).then_some(output);
+        output.iter().for_each(|output| self.count(output));
+        let then = then.map(|then| match then {
+            Next::Continue => "continue".into(),
+            Next::Exit => "exit".into(),
+            Next::End => "end".into(),
+            Next::Task(id) => Arc::clone(&self.world.program.task(id).pointer),
+        });
+        let ends = fork::is_ended_by(self, parent, task, then.as_deref());
+        self.note(Event::Done { parent, task: Arc::clone(&task.pointer), output, context, then });
+        match ends {
+            true => self.complete(&yielded),
+            false => self.look_at(parent),
+        }
+        Ok(())
+    }
+
+    /// Ends a task that took its time.
+    pub(crate) fn leave(&mut self, id: ScopeId, raw: Arc<Value>) {
+        self.leave_for(id, raw, None);
+    }
+
+    /// The same, when it was decided by data where it leads.
+    pub(crate) fn leave_for(&mut self, id: ScopeId, raw: Arc<Value>, then: Option<Arc<str>>) {
+        let Some(scope) = self.run.scopes.get(&id) else { return };
+        let Some(parent) = scope.parent else { return };
+        let Some(task) = self.world.program.find(&scope.task).map(|task| self.world.program.task(task))
+        else {
+            return self.fail(id, unknown_task(&scope.task));
+        };
+        let mut sight = Sight::of_scope(parent, task, scope);
+        match self.put_out(&task.output, &task.export, raw, &mut sight) {
+            Ok((output, context)) => {
+                self.count(&output);
+                let ends = fork::is_ended_by(self, parent, task, then.as_deref());
+                self.note(Event::Left { scope: id, output: Arc::clone(&output), context, then });
+                match ends {
+                    true => self.complete(&output),
+                    false => self.look_at(parent),
+                }
+            }
+            Err(problem) => self.fail(id, problem.at(&task.pointer)),
+        }
+    }
+
+    /// A task fails, with all that goes on within it.
+    pub(crate) fn fail(&mut self, id: ScopeId, problem: Problem) {
+        let Some(parent) = self.run.scopes.get(&id).and_then(|scope| scope.parent) else {
+            return self.end_by(problem);
+        };
+        self.note(Event::Faulted { scope: id, problem: problem.clone() });
+        self.spread(parent, problem);
+    }
+
+    /// A scope is told that one of its tasks failed: it catches that, or fails too.
+    pub(crate) fn spread(&mut self, id: ScopeId, problem: Problem) {
+        match self.run.scopes.get(&id).map(|scope| &scope.state) {
+            Some(State::Trying { .. }) => catch::failed(self, id, problem),
+            Some(_) => self.fail(id, problem),
+            None => {}
+        }
+    }
+
+    pub(crate) fn end_by(&mut self, problem: Problem) {
+        self.note(Event::Ended { status: Status::Faulted, output: None, problem: Some(problem) });
+    }
+
+    /// The workflow has come to its end.
+    pub(crate) fn complete(&mut self, output: &Arc<Value>) {
+        let program = self.world.program;
+        let input = Arc::clone(&self.run.input);
+        let mut sight = Sight::of_workflow(&input);
+        match self.put_out(&program.output, &Outlet::default(), Arc::clone(output), &mut sight) {
+            Ok((output, _)) => {
+                self.count(&output);
+                self.note(Event::Ended { status: Status::Completed, output: Some(output), problem: None });
+            }
+            Err(problem) => self.end_by(problem.at("/output")),
+        }
+    }
+
+    /// Counts what a record grows by.
+    fn count(&mut self, value: &Value) {
+        self.bytes += sight::size_of(value);
+    }
+}
+
+/// A task that is about to begin.
+pub(crate) struct Begin<'a> {
+    pub(crate) parent: ScopeId,
+    pub(crate) id: TaskId,
+    /// What it is given.
+    pub(crate) raw: Arc<Value>,
+    /// What it sees of that.
+    pub(crate) input: Arc<Value>,
+    pub(crate) sight: Sight<'a>,
+}
+
+/// A record names a task that its document does not have.
+pub(crate) fn unknown_task(pointer: &str) -> Problem {
+    Standard::Runtime.problem(format!("the document has no task at {pointer}"))
+}

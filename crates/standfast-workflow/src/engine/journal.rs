@@ -1,0 +1,573 @@
+//! Where runs are kept: records in the order in which they were written, whatever run they are of, so that runs side by side fill the
+//! same pages of the store; a snapshot of each run that sleeps; a summary of each that has ended.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use standfast_model::Stamp;
+use standfast_runtime::{Backoff, Clock, Rng};
+use standfast_store::{Batch, CommitError, Is, ReadError, Scan, Space, Store, Version};
+
+use crate::program::WorkflowName;
+use crate::run::{Digest, Problem, Record, Run, RunId, Status};
+
+/// By sequence: records.
+const JOURNAL: Space = Space::Table("workflow-journal");
+/// By run: what became of one that sleeps.
+const SLEEPING: Space = Space::Table("workflow-sleeping");
+/// By run: how one ended.
+const ENDED: Space = Space::Table("workflow-ended");
+/// By digest: documents.
+const DEFINITIONS: Space = Space::Table("workflow-definitions");
+/// By workflow and key: which run a start made.
+const STARTS: Space = Space::Table("workflow-starts");
+/// Who drives runs, and how far back a recovery must read.
+const OWNER: Space = Space::Table("workflow-owner");
+
+const OWNER_KEY: &[u8] = b"owner";
+const MARK_KEY: &[u8] = b"mark";
+
+/// Largest part of a value under one key of the store; what is larger is kept in several.
+const PART_BYTES_MAX: usize = 768 << 10;
+/// Most that one run may hold, in bytes of its snapshot: what a batch of the store can carry, with room for the rest.
+pub const RUN_BYTES_MAX: usize = 3 << 20;
+/// How long what is known of a run that has ended is kept, unless told otherwise.
+pub const KEPT_FOR: Duration = Duration::from_secs(7 * 86_400);
+/// Between attempts to write while the store is busy or its disk full.
+const RETRY: Backoff = Backoff { base: Duration::from_millis(20), cap: Duration::from_secs(1) };
+
+/// The journal of all runs that this process drives.
+#[derive(Debug, Clone)]
+pub(super) struct Journal {
+    store: Arc<dyn Store>,
+    clock: Clock,
+    /// What every write asks for: that nobody else has taken over since.
+    fence: Version,
+    sequence: Arc<AtomicU64>,
+    kept_for: Duration,
+}
+
+/// Runs cannot be written or read any more.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Another process drives the runs of this store now.
+    #[error("another process has taken over the runs of this store")]
+    TakenOver,
+    /// A run was started with this key before.
+    #[error("a run was started with this key before")]
+    StartedBefore,
+    /// The run holds too much.
+    #[error("the run holds {found} bytes, at most {max} are allowed")]
+    RunTooLarge {
+        /// How much it holds.
+        found: usize,
+        /// How much it may.
+        max: usize,
+    },
+    /// The store did not write.
+    #[error("the journal cannot be written")]
+    Commit(#[from] CommitError),
+    /// The store did not read.
+    #[error("the journal cannot be read")]
+    Read(#[from] ReadError),
+    /// What was read makes no sense.
+    #[error("the journal holds what this release cannot read: {0}")]
+    Unreadable(String),
+}
+
+/// What is written of a record.
+#[derive(Debug, Serialize, Deserialize)]
+struct Written {
+    /// Of the format.
+    v: u32,
+    /// Where the record before of the same run is.
+    before: Option<u64>,
+    record: Record,
+}
+
+/// The format of what is written.
+const FORMAT: u32 = 1;
+
+/// A run that sleeps, as it is kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Sleeper {
+    v: u32,
+    /// When it is due by itself.
+    pub(super) due: Option<Stamp>,
+    /// Whether it waits for events.
+    pub(super) listens: bool,
+    /// Where its last record is.
+    pub(super) last: Option<u64>,
+    pub(super) workflow: WorkflowName,
+    pub(super) run: Run,
+}
+
+/// How a run ended, or where it stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Which.
+    pub id: RunId,
+    /// Of which workflow.
+    pub workflow: WorkflowName,
+    /// By which document.
+    pub definition: Digest,
+    /// Where it stands.
+    pub status: Status,
+    /// When it was started.
+    #[serde(rename = "startedAt")]
+    pub started_at: Stamp,
+    /// When something last happened to it.
+    #[serde(rename = "changedAt")]
+    pub changed_at: Stamp,
+    /// What it was given.
+    pub input: Arc<Value>,
+    /// What it yielded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Arc<Value>>,
+    /// What it failed by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+}
+
+impl Summary {
+    pub(super) fn of(run: &Run, workflow: &WorkflowName) -> Self {
+        Self {
+            id: run.id,
+            workflow: workflow.clone(),
+            definition: run.definition.clone(),
+            status: run.status,
+            started_at: run.started_at,
+            changed_at: run.changed_at,
+            input: Arc::clone(&run.input),
+            output: run.output.clone(),
+            problem: run.problem.clone(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Ended {
+    v: u32,
+    last: Option<u64>,
+    summary: Summary,
+}
+
+/// What is found when a store is taken over.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Runs that sleep: when they are due, and whether they wait for events.
+    pub(super) sleeping: Vec<(RunId, Option<Stamp>, bool)>,
+    /// Runs to which something happened since they were put to sleep, or that never were.
+    pub(super) awake: Vec<Left>,
+    /// Events of runs that may not have been given out yet.
+    pub(super) emitted: Vec<Arc<Value>>,
+}
+
+/// A run that went on when the process before ended.
+#[derive(Debug)]
+pub(super) struct Left {
+    pub(super) run: Run,
+    /// Where the first of its records is that is not in a snapshot.
+    pub(super) first: u64,
+    /// Where its last record is.
+    pub(super) last: u64,
+    /// How many records its snapshot holds, if there is one.
+    pub(super) kept: Option<u64>,
+}
+
+/// What goes into one write beside a record.
+#[derive(Debug, Default)]
+pub(super) struct Beside {
+    /// The run sleeps from now on.
+    pub(super) sleeper: Option<Sleeper>,
+    /// There is a snapshot of it.
+    pub(super) has_slept: bool,
+    /// It was started by this key.
+    pub(super) start: Option<(String, RunId)>,
+}
+
+impl Journal {
+    /// Takes over the runs of a store: from now on nobody else can write them.
+    pub(super) async fn take_over(
+        store: Arc<dyn Store>,
+        clock: Clock,
+        kept_for: Duration,
+    ) -> Result<Self, JournalError> {
+        let epoch = match store.get(&OWNER, OWNER_KEY).await? {
+            Some(entry) => String::from_utf8_lossy(&entry.value).parse::<u64>().unwrap_or(0) + 1,
+            None => 1,
+        };
+        let fence = store.commit(Batch::new().put(&OWNER, OWNER_KEY, epoch.to_string())).await?.version;
+        let last = store.scan(&Scan::of(JOURNAL, "").reverse().limit(1)).await?;
+        let next = last.entries.first().map_or(0, |entry| sequence_of(&entry.key) + 1);
+        Ok(Self { store, clock, fence, sequence: Arc::new(AtomicU64::new(next)), kept_for })
+    }
+
+    /// Where all is kept.
+    pub(super) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Where the next record will be, or later.
+    pub(super) fn next(&self) -> u64 {
+        self.sequence.load(Ordering::SeqCst)
+    }
+
+    /// Writes a record and what belongs to it: done when this returns. Returns where it is.
+    pub(super) async fn append(
+        &self,
+        run: &Run,
+        workflow: &WorkflowName,
+        record: Record,
+        before: Option<u64>,
+        beside: Beside,
+    ) -> Result<u64, JournalError> {
+        let at = self.sequence.fetch_add(1, Ordering::SeqCst);
+        let kept_until = Some(record.at.plus(self.kept_for));
+        let is_last = run.status.is_final();
+        let written = json(&Written { v: FORMAT, before, record })?;
+        let mut batch = Batch::new();
+        for (key, part) in parts(&at.to_be_bytes(), written) {
+            batch = batch.put_until(&JOURNAL, key, part, kept_until);
+        }
+        if is_last {
+            let ended = Ended { v: FORMAT, last: Some(at), summary: Summary::of(run, workflow) };
+            for (key, part) in parts(&run.id.to_bytes(), json(&ended)?) {
+                batch = batch.put_until(&ENDED, key, part, kept_until);
+            }
+            if beside.has_slept {
+                batch = batch.delete(&SLEEPING, run.id.to_bytes().to_vec());
+            }
+        }
+        if let Some((key, id)) = beside.start {
+            let until = Some(self.clock.now().plus(self.kept_for));
+            batch = batch.when(&STARTS, key.clone(), Is::Absent).put_until(
+                &STARTS,
+                key,
+                id.to_bytes().to_vec(),
+                until,
+            );
+        }
+        if let Some(mut sleeper) = beside.sleeper {
+            sleeper.last = Some(at);
+            batch = put_sleeper(batch, &sleeper)?;
+        }
+        self.commit(batch).await?;
+        Ok(at)
+    }
+
+    /// Keeps what became of a run, so that it need not be in memory.
+    pub(super) async fn put_to_sleep(&self, sleeper: &Sleeper) -> Result<(), JournalError> {
+        self.commit(put_sleeper(Batch::new(), sleeper)?).await
+    }
+
+    /// A run that sleeps; `None` when it does not.
+    pub(super) async fn sleeper(&self, id: RunId) -> Result<Option<Sleeper>, JournalError> {
+        match self.get(&SLEEPING, &id.to_bytes()).await? {
+            Some(bytes) => Ok(Some(read(&bytes)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// How a run ended, and where its last record is.
+    pub(super) async fn ended(&self, id: RunId) -> Result<Option<(Summary, Option<u64>)>, JournalError> {
+        let Some(bytes) = self.get(&ENDED, &id.to_bytes()).await? else { return Ok(None) };
+        let ended: Ended = read(&bytes)?;
+        Ok(Some((ended.summary, ended.last)))
+    }
+
+    /// The records of a run, from its first to the one that is there.
+    pub(super) async fn history(&self, last: Option<u64>) -> Result<Vec<Record>, JournalError> {
+        let (mut records, mut next) = (Vec::new(), last);
+        while let Some(at) = next {
+            let Some(bytes) = self.get(&JOURNAL, &at.to_be_bytes()).await? else { break };
+            let written: Written = read(&bytes)?;
+            records.push(written.record);
+            next = written.before;
+        }
+        records.reverse();
+        Ok(records)
+    }
+
+    /// Runs that have ended, the latest first, after `after`.
+    pub(super) async fn ended_before(
+        &self,
+        after: Option<RunId>,
+        limit: usize,
+    ) -> Result<Vec<Summary>, JournalError> {
+        let mut scan = Scan::of(ENDED, "").reverse().limit(limit);
+        if let Some(after) = after {
+            scan = scan.after(after.to_bytes().to_vec());
+        }
+        let page = self.store.scan(&scan).await?;
+        let mut found = Vec::new();
+        for entry in page.entries {
+            // Parts of what is kept in several follow their first.
+            if let Ok(bytes) = <[u8; 16]>::try_from(&entry.key[..])
+                && let Some((summary, _)) = self.ended(RunId::from_bytes(bytes)).await?
+            {
+                found.push(summary);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Which run a start with this key made.
+    pub(super) async fn started_by(&self, key: &str) -> Result<Option<RunId>, JournalError> {
+        let entry = self.store.get(&STARTS, key.as_bytes()).await?;
+        Ok(entry.and_then(|entry| Some(RunId::from_bytes(<[u8; 16]>::try_from(&entry.value[..]).ok()?))))
+    }
+
+    /// Keeps a document.
+    pub(super) async fn put_definition(&self, digest: &Digest, text: &str) -> Result<(), JournalError> {
+        if self.get(&DEFINITIONS, digest.as_str().as_bytes()).await?.is_some() {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        for (key, part) in parts(digest.as_str().as_bytes(), text.as_bytes().to_vec()) {
+            batch = batch.put(&DEFINITIONS, key, part);
+        }
+        self.commit(batch).await
+    }
+
+    /// A document that was kept.
+    pub(super) async fn definition(&self, digest: &Digest) -> Result<Option<String>, JournalError> {
+        let bytes = self.get(&DEFINITIONS, digest.as_str().as_bytes()).await?;
+        Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// Notes that no run needs records from before `sequence` to be known.
+    pub(super) async fn mark(&self, sequence: u64) -> Result<(), JournalError> {
+        self.commit(Batch::new().put(&OWNER, MARK_KEY, sequence.to_be_bytes().to_vec())).await
+    }
+
+    /// What the process before left behind.
+    pub(super) async fn recover(&self) -> Result<Found, JournalError> {
+        let mut found = Found::default();
+        let mut sleepers = BTreeMap::new();
+        let mut scan = Scan::of(SLEEPING, "");
+        loop {
+            let page = self.store.scan(&scan).await?;
+            for entry in &page.entries {
+                let Ok(id) = <[u8; 16]>::try_from(&entry.key[..]) else { continue };
+                let head = Head::read(&entry.value)?;
+                sleepers.insert(RunId::from_bytes(id), head);
+            }
+            let Some(next) = page.next else { break };
+            scan = scan.after(next);
+        }
+        let mut awake: BTreeMap<RunId, Left> = BTreeMap::new();
+        let mark = match self.store.get(&OWNER, MARK_KEY).await? {
+            Some(entry) => sequence_of(&entry.value),
+            None => 0,
+        };
+        let mut scan = Scan::of(JOURNAL, "");
+        if let Some(before) = mark.checked_sub(1) {
+            // Parts of the record before sort behind it, and before the next.
+            scan = scan.after([&before.to_be_bytes()[..], &[u8::MAX; 4]].concat());
+        }
+        loop {
+            let page = self.store.scan(&scan).await?;
+            for entry in &page.entries {
+                if entry.key.len() == 8 {
+                    let at = sequence_of(&entry.key);
+                    let Some(bytes) = self.get(&JOURNAL, &entry.key).await? else { continue };
+                    let written: Written = read(&bytes)?;
+                    found.emitted.extend(super::drive::emitted(&written.record));
+                    self.fold(at, &written.record, &sleepers, &mut awake).await?;
+                }
+            }
+            let Some(next) = page.next else { break };
+            scan = scan.after(next);
+        }
+        for (id, head) in sleepers {
+            // What happened after it was put to sleep is in the journal.
+            if !awake.contains_key(&id) {
+                found.sleeping.push((id, head.due, head.listens));
+            }
+        }
+        found.awake = awake.into_values().filter(|left| !left.run.status.is_final()).collect();
+        Ok(found)
+    }
+
+    async fn fold(
+        &self,
+        at: u64,
+        record: &Record,
+        sleepers: &BTreeMap<RunId, Head>,
+        awake: &mut BTreeMap<RunId, Left>,
+    ) -> Result<(), JournalError> {
+        let id = record.run;
+        let kept = sleepers.get(&id).map(|head| head.records);
+        if kept.is_some_and(|kept| record.number < kept) {
+            return Ok(()); // it is in the snapshot
+        }
+        let left = match awake.entry(id) {
+            Entry::Occupied(known) => known.into_mut(),
+            // Its beginning is from before the mark and there is no snapshot: it has ended.
+            Entry::Vacant(_) if kept.is_none() && record.number > 0 => return Ok(()),
+            Entry::Vacant(place) => {
+                let sleeper = match kept {
+                    Some(_) => self.sleeper(id).await?,
+                    None => None,
+                };
+                let run = sleeper.map_or_else(|| Run::new(id), |sleeper| sleeper.run);
+                place.insert(Left { run, first: at, last: at, kept })
+            }
+        };
+        // Records of one run are written one after the other, so they are in order.
+        if record.number == left.run.records {
+            left.run.apply(record);
+            left.last = at;
+        }
+        Ok(())
+    }
+
+    async fn get(&self, space: &Space, key: &[u8]) -> Result<Option<Vec<u8>>, JournalError> {
+        let Some(entry) = self.store.get(space, key).await? else { return Ok(None) };
+        let mut bytes = entry.value.to_vec();
+        let mut part = 1_u32;
+        while bytes.len() == PART_BYTES_MAX * part as usize {
+            let Some(more) = self.store.get(space, &part_key(key, part)).await? else { break };
+            bytes.extend_from_slice(&more.value);
+            part += 1;
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Writes, and waits as long as the store cannot: nothing goes on that is not written.
+    pub(super) async fn commit(&self, batch: Batch) -> Result<(), JournalError> {
+        let bytes = batch.bytes();
+        if bytes > RUN_BYTES_MAX + (512 << 10) {
+            return Err(JournalError::RunTooLarge { found: bytes, max: RUN_BYTES_MAX });
+        }
+        let fenced = batch.when(&OWNER, OWNER_KEY, Is::Version(self.fence));
+        let fence_at = fenced.conditions.len() - 1;
+        let mut failures = 0;
+        loop {
+            match self.store.commit(fenced.clone()).await {
+                Ok(_) => return Ok(()),
+                Err(CommitError::Busy | CommitError::Full) => {
+                    let mut rng = Rng::seeded(self.next() ^ bytes as u64);
+                    self.clock.sleep(RETRY.wait(failures, &mut rng)).await;
+                    failures += 1;
+                }
+                Err(CommitError::Conditions { failed }) if failed.iter().any(|it| it.index == fence_at) => {
+                    return Err(JournalError::TakenOver);
+                }
+                Err(CommitError::Conditions { .. }) => return Err(JournalError::StartedBefore),
+                Err(other) => return Err(other.into()),
+            }
+        }
+    }
+}
+
+impl Sleeper {
+    pub(super) fn of(
+        run: &Run,
+        workflow: &WorkflowName,
+        last: Option<u64>,
+        listens: bool,
+        due: Option<Stamp>,
+    ) -> Self {
+        Self { v: FORMAT, due, listens, last, workflow: workflow.clone(), run: run.clone() }
+    }
+}
+
+/// What is known of a sleeper without reading all of it: 1,000,000 of them are looked at when a process begins.
+#[derive(Debug, Clone, Copy)]
+struct Head {
+    due: Option<Stamp>,
+    listens: bool,
+    records: u64,
+}
+
+/// Bytes before a sleeper's own: 1 of format, 1 whether it listens, 8 when it is due, 8 how many records it has.
+const HEAD_BYTES: usize = 18;
+
+impl Head {
+    fn read(bytes: &[u8]) -> Result<Self, JournalError> {
+        let bad = || JournalError::Unreadable("a run that sleeps".to_owned());
+        let (head, _) = bytes.split_first_chunk::<HEAD_BYTES>().ok_or_else(bad)?;
+        if u32::from(head[0]) != FORMAT {
+            return Err(JournalError::Unreadable(format!("format {} of runs that sleep", head[0])));
+        }
+        let number = |from: usize| sequence_of(&head[from..from + 8]);
+        let due = Some(number(2)).filter(|due| *due != u64::MAX).map(Stamp::from_micros);
+        Ok(Self { due, listens: head[1] == 1, records: number(10) })
+    }
+}
+
+fn put_sleeper(batch: Batch, sleeper: &Sleeper) -> Result<Batch, JournalError> {
+    let mut bytes = Vec::with_capacity(1_024);
+    bytes.push(FORMAT as u8);
+    bytes.push(u8::from(sleeper.listens));
+    bytes.extend_from_slice(&sleeper.due.map_or(u64::MAX, Stamp::as_micros).to_be_bytes());
+    bytes.extend_from_slice(&sleeper.run.records.to_be_bytes());
+    serde_json::to_writer(&mut bytes, sleeper).map_err(|why| JournalError::Unreadable(why.to_string()))?;
+    if bytes.len() > RUN_BYTES_MAX {
+        return Err(JournalError::RunTooLarge { found: bytes.len(), max: RUN_BYTES_MAX });
+    }
+    let parts = parts(&sleeper.run.id.to_bytes(), bytes);
+    Ok(parts.into_iter().fold(batch, |batch, (key, part)| batch.put(&SLEEPING, key, part)))
+}
+
+fn json(value: &impl Serialize) -> Result<Vec<u8>, JournalError> {
+    serde_json::to_vec(value).map_err(|why| JournalError::Unreadable(why.to_string()))
+}
+
+fn read<T: for<'de> Deserialize<'de> + Kept>(bytes: &[u8]) -> Result<T, JournalError> {
+    let body = bytes.get(T::HEAD_BYTES..).unwrap_or_default();
+    serde_json::from_slice(body).map_err(|why| JournalError::Unreadable(format!("{}: {why}", T::WHAT)))
+}
+
+/// What is kept.
+trait Kept {
+    const WHAT: &'static str;
+    const HEAD_BYTES: usize = 0;
+}
+
+impl Kept for Written {
+    const WHAT: &'static str = "a record";
+}
+
+impl Kept for Ended {
+    const WHAT: &'static str = "how a run ended";
+}
+
+impl Kept for Sleeper {
+    const WHAT: &'static str = "a run that sleeps";
+    const HEAD_BYTES: usize = HEAD_BYTES;
+}
+
+/// What is too large for one key, in parts: the first has the key itself.
+fn parts(key: &[u8], bytes: Vec<u8>) -> Vec<(Vec<u8>, Vec<u8>)> {
+    if bytes.len() < PART_BYTES_MAX {
+        return vec![(key.to_vec(), bytes)];
+    }
+    let chunks = bytes.chunks(PART_BYTES_MAX).enumerate();
+    let mut all: Vec<(Vec<u8>, Vec<u8>)> = chunks
+        .map(|(part, chunk)| match part {
+            0 => (key.to_vec(), chunk.to_vec()),
+            part => (part_key(key, part as u32), chunk.to_vec()),
+        })
+        .collect();
+    if bytes.len().is_multiple_of(PART_BYTES_MAX) {
+        // A full last part would be taken for one that has a successor.
+        all.push((part_key(key, all.len() as u32), Vec::new()));
+    }
+    all
+}
+
+fn part_key(key: &[u8], part: u32) -> Vec<u8> {
+    [key, &part.to_be_bytes()].concat()
+}
+
+fn sequence_of(key: &[u8]) -> u64 {
+    key.first_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+}

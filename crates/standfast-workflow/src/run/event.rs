@@ -1,0 +1,163 @@
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use standfast_model::Stamp;
+
+use super::{Digest, Problem, RunId, ScopeId, State, Status};
+
+/// What happened to a run at one moment: written together or not at all.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Whose.
+    pub run: RunId,
+    /// Its number in the run, from 0.
+    pub number: u64,
+    /// When.
+    pub at: Stamp,
+    /// What.
+    pub events: Vec<Event>,
+}
+
+/// Something that happened to a run. What is data was computed before it was written: reading a journal computes nothing, so that
+/// a newer program cannot come to another result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Event {
+    /// It was started.
+    Started {
+        /// By which document: its digest.
+        definition: Digest,
+        /// By this.
+        input: Arc<Value>,
+        /// What the first task is given, if that is something else.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        given: Option<Arc<Value>>,
+        /// When it is given up.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deadline: Option<Stamp>,
+    },
+    /// A task was begun that takes its time, or consists of tasks.
+    Entered {
+        /// Its number.
+        scope: ScopeId,
+        /// Within this.
+        parent: ScopeId,
+        /// Its place in the document.
+        task: Arc<str>,
+        /// Its input, if it is another than what its parent gave it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        input: Option<Arc<Value>>,
+        /// When it is given up.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deadline: Option<Stamp>,
+        /// What it does first.
+        state: State,
+    },
+    /// A task was passed over.
+    Skipped {
+        /// Within this.
+        parent: ScopeId,
+        /// Its place in the document.
+        task: Arc<str>,
+    },
+    /// A task that takes no time was done.
+    Done {
+        /// Within this.
+        parent: ScopeId,
+        /// Its place in the document.
+        task: Arc<str>,
+        /// What it yielded, if it is another than what it was given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output: Option<Arc<Value>>,
+        /// What the context is from now on, if it changed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        context: Option<Arc<Value>>,
+        /// Where it leads, if that is decided by data: `continue`, `exit`, `end`, or a task's place in the document.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        then: Option<Arc<str>>,
+    },
+    /// A task that takes no time failed.
+    Failed {
+        /// Within this.
+        parent: ScopeId,
+        /// Its place in the document.
+        task: Arc<str>,
+        /// By this.
+        problem: Problem,
+    },
+    /// A loop goes on with its next item.
+    Iterated {
+        /// Which.
+        scope: ScopeId,
+    },
+    /// A scope does something else from now on; its list of tasks, if it has one, begins anew.
+    Changed {
+        /// Which.
+        scope: ScopeId,
+        /// What.
+        state: State,
+    },
+    /// The same, and its tasks are given what the first was given: another attempt, or what is done on an error.
+    Restarted {
+        /// Which.
+        scope: ScopeId,
+        /// What it does.
+        state: State,
+    },
+    /// A task ended.
+    Left {
+        /// Which.
+        scope: ScopeId,
+        /// What it yielded.
+        output: Arc<Value>,
+        /// What the context is from now on, if it changed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        context: Option<Arc<Value>>,
+        /// Where it leads, if that is decided by data: as of a task that takes no time.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        then: Option<Arc<str>>,
+    },
+    /// A task failed, and with it all that went on within it.
+    Faulted {
+        /// Which.
+        scope: ScopeId,
+        /// By this.
+        problem: Problem,
+    },
+    /// An event was published.
+    Emitted {
+        /// In the form of `CloudEvents`.
+        event: Arc<Value>,
+    },
+    /// An event was taken by a task that waits.
+    Consumed {
+        /// Which task.
+        scope: ScopeId,
+        /// What became of its wait.
+        state: State,
+        /// Which event: the digest of its source and id, if it has these.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<Digest>,
+    },
+    /// The context is another from now on.
+    Exported {
+        /// What it is.
+        context: Arc<Value>,
+    },
+    /// Somebody held it.
+    Held,
+    /// Somebody let it go on.
+    Resumed,
+    /// It ended.
+    Ended {
+        /// How.
+        status: Status,
+        /// What it yielded.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output: Option<Arc<Value>>,
+        /// What it failed by.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        problem: Option<Problem>,
+    },
+}

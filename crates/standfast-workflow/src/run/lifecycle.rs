@@ -1,0 +1,182 @@
+//! What the language tells others about runs and their tasks: `CloudEvents` of the types `io.serverlessworkflow.*.v1`, derived from
+//! records alone, so that they can be made again from a journal and are the same then, their ids included.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::{Event, Problem, Record, Run, Scope, ScopeId, State, Status};
+use crate::program::{AROUND, WorkflowName};
+
+/// What a record tells others, in order; `before` is the run as it was before that record.
+pub fn lifecycle(before: &Run, workflow: &WorkflowName, record: &Record) -> Vec<Value> {
+    let mut telling = Telling { run: before.clone(), workflow, record, told: Vec::new() };
+    for event in &record.events {
+        telling.event(event);
+    }
+    telling.run.close(record.at);
+    if telling.run.status != before.status {
+        let word = telling.run.status.word();
+        telling.of_run("status-changed", "updatedAt", [("status", word.into())]);
+    }
+    telling.told
+}
+
+struct Telling<'r> {
+    run: Run,
+    workflow: &'r WorkflowName,
+    record: &'r Record,
+    told: Vec<Value>,
+}
+
+impl Telling<'_> {
+    fn event(&mut self, event: &Event) {
+        let before: BTreeMap<ScopeId, Scope> = self.run.scopes.clone();
+        self.run.evolve(event, self.record.at);
+        match event {
+            Event::Started { .. } => {
+                let WorkflowName { namespace, name, version } = self.workflow;
+                let definition = json!({"name": name, "namespace": namespace, "version": version});
+                self.of_run("started", "startedAt", [("definition", definition)]);
+            }
+            Event::Entered { task, state, .. } => {
+                self.begins(task);
+                if matches!(state, State::Listening(_)) {
+                    self.of_run("correlation-started", "startedAt", []);
+                }
+            }
+            Event::Done { task, output, parent, .. } => {
+                self.begins(task);
+                let given = before.get(parent).map(|scope| Arc::clone(&scope.data));
+                self.completes(task, output.clone().or(given).as_deref());
+            }
+            Event::Failed { task, problem, .. } => {
+                self.begins(task);
+                self.faults(task, problem);
+            }
+            Event::Restarted { scope, state } => {
+                self.cancels(&before, Some(*scope));
+                if let (State::Trying { .. }, Some(scope)) = (state, before.get(scope)) {
+                    self.of_task("retried", "retriedAt", &scope.task, None);
+                }
+            }
+            Event::Left { scope, output, .. } => self.leaves(&before, *scope, output),
+            Event::Faulted { scope, problem } => {
+                self.cancels(&before, Some(*scope));
+                if let Some(scope) = before.get(scope) {
+                    self.faults(&scope.task, problem);
+                }
+            }
+            Event::Held => {
+                self.of_run("suspended", "suspendedAt", []);
+                self.all_tasks(&before, "suspended", "suspendedAt");
+            }
+            Event::Resumed => {
+                self.of_run("resumed", "resumedAt", []);
+                self.all_tasks(&before, "resumed", "resumedAt");
+            }
+            Event::Ended { status, output, problem } => {
+                self.cancels(&before, None);
+                self.ends(*status, output.as_deref(), problem.as_ref());
+            }
+            Event::Skipped { .. }
+            | Event::Changed { .. }
+            | Event::Iterated { .. }
+            | Event::Consumed { .. }
+            | Event::Emitted { .. }
+            | Event::Exported { .. } => {}
+        }
+    }
+
+    fn begins(&mut self, task: &str) {
+        self.of_task("created", "createdAt", task, None);
+        self.of_task("started", "startedAt", task, None);
+    }
+
+    fn completes(&mut self, task: &str, output: Option<&Value>) {
+        self.of_task("completed", "completedAt", task, output.map(|output| ("output", output.clone())));
+    }
+
+    fn faults(&mut self, task: &str, problem: &Problem) {
+        self.of_task("faulted", "faultedAt", task, Some(("error", problem.to_value())));
+    }
+
+    fn leaves(&mut self, before: &BTreeMap<ScopeId, Scope>, id: ScopeId, output: &Value) {
+        self.cancels(before, Some(id));
+        let Some(scope) = before.get(&id) else { return };
+        if let State::Listening(listening) = &scope.state {
+            let keys: Map<String, Value> = listening.shared.clone().into_iter().collect();
+            let keys = (!keys.is_empty()).then_some(("correlationKeys", Value::Object(keys)));
+            self.of_run("correlation-completed", "completedAt", keys);
+        }
+        self.completes(&scope.task, Some(output));
+    }
+
+    fn ends(&mut self, status: Status, output: Option<&Value>, problem: Option<&Problem>) {
+        let output = output.map(|output| ("output", output.clone()));
+        let error = problem.map(|problem| ("error", problem.to_value()));
+        match status {
+            Status::Completed => self.of_run("completed", "completedAt", output),
+            Status::Cancelled => self.of_run("cancelled", "cancelledAt", []),
+            _ => self.of_run("faulted", "faultedAt", error),
+        }
+    }
+
+    /// Tasks that ended without an end of their own, since what they were a part of did; from within to without.
+    fn cancels(&mut self, before: &BTreeMap<ScopeId, Scope>, except: Option<ScopeId>) {
+        let gone = before.iter().rev().filter(|(id, scope)| {
+            scope.parent.is_some() && Some(**id) != except && !self.run.scopes.contains_key(id)
+        });
+        let gone: Vec<Arc<str>> = gone.map(|(_, scope)| Arc::clone(&scope.task)).collect();
+        for task in gone {
+            self.of_task("cancelled", "cancelledAt", &task, None);
+        }
+    }
+
+    fn all_tasks(&mut self, before: &BTreeMap<ScopeId, Scope>, what: &str, when: &str) {
+        for scope in before.values().filter(|scope| scope.parent.is_some()) {
+            self.of_task(what, when, &scope.task, None);
+        }
+    }
+
+    fn of_run<'f>(&mut self, what: &str, when: &str, more: impl IntoIterator<Item = (&'f str, Value)>) {
+        let mut data = json!({"name": self.name(), when: self.record.at.to_string()});
+        for (name, value) in more {
+            data[name] = value;
+        }
+        self.tell("workflow", what, data);
+    }
+
+    fn of_task(&mut self, what: &str, when: &str, task: &str, more: Option<(&str, Value)>) {
+        // Of a task with others around it the task itself tells.
+        if task.contains(AROUND) {
+            return;
+        }
+        let mut data = json!({"workflow": self.name(), "task": task, when: self.record.at.to_string()});
+        if let Some((name, value)) = more {
+            data[name] = value;
+        }
+        self.tell("task", what, data);
+    }
+
+    /// The qualified name of the run, as the language's examples have it.
+    fn name(&self) -> String {
+        format!("{}-{}.{}", self.workflow.name, self.run.id, self.workflow.namespace)
+    }
+
+    fn tell(&mut self, of: &str, what: &str, data: Value) {
+        let WorkflowName { namespace, name, .. } = self.workflow;
+        let id = format!("{}-{}-{}", self.run.id, self.record.number, self.told.len());
+        self.told.push(json!({
+            "specversion": "1.0",
+            "id": id,
+            "source": format!("/workflows/{namespace}/{name}"),
+            "type": format!("io.serverlessworkflow.{of}.{what}.v1"),
+            "subject": self.run.id.to_string(),
+            "time": self.record.at.to_string(),
+            "datacontenttype": "application/json",
+            "data": data,
+        }));
+    }
+}

@@ -1,0 +1,304 @@
+//! A run: what has become of a workflow so far. It is a fold over its journal, so that what was never interrupted and what was
+//! recovered are the same.
+
+mod event;
+mod evolve;
+mod id;
+mod lifecycle;
+mod problem;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use standfast_model::Stamp;
+
+pub use event::{Event, Record};
+pub use id::{BadRunId, Digest, RunId};
+pub use lifecycle::lifecycle;
+pub use problem::{Problem, Standard};
+
+/// A run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Which.
+    pub id: RunId,
+    /// By which document: its digest.
+    pub definition: Digest,
+    /// Where it stands.
+    pub status: Status,
+    /// How many records its journal has.
+    pub records: u64,
+    /// How many events its records hold: its measure of work.
+    pub steps: u64,
+    /// When it was started.
+    pub started_at: Stamp,
+    /// When something last happened to it.
+    pub changed_at: Stamp,
+    /// What it was given.
+    pub input: Arc<Value>,
+    /// What `$context` is.
+    pub context: Arc<Value>,
+    /// What it yielded; only of one that is completed.
+    pub output: Option<Arc<Value>>,
+    /// What it failed by; only of one that is faulted or cancelled.
+    pub problem: Option<Problem>,
+    /// Somebody has it held: nothing new is begun.
+    pub is_held: bool,
+    /// Which events it took lately, the latest last.
+    #[serde(default)]
+    pub taken: VecDeque<Taken>,
+    /// What goes on in it, by number; the workflow itself is [`ScopeId::ROOT`]. Empty when it has ended.
+    pub scopes: BTreeMap<ScopeId, Scope>,
+    /// The number of the next scope.
+    pub next_scope: u32,
+}
+
+/// An event that a task took.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    /// Which event: the digest of its source and id.
+    pub key: Digest,
+    /// Which task.
+    pub scope: ScopeId,
+}
+
+/// Where a run stands, as the language has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Started, and nothing has been done yet.
+    Pending,
+    /// Something is being done.
+    Running,
+    /// It waits for a time or an event.
+    Waiting,
+    /// It is held.
+    Suspended,
+    /// It was ended before its end.
+    Cancelled,
+    /// It failed.
+    Faulted,
+    /// It came to its end.
+    Completed,
+}
+
+impl Status {
+    /// Whether nothing more can become of it.
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Cancelled | Self::Faulted | Self::Completed)
+    }
+
+    /// The language's word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Suspended => "suspended",
+            Self::Cancelled => "cancelled",
+            Self::Faulted => "faulted",
+            Self::Completed => "completed",
+        }
+    }
+}
+
+/// A number within a run, never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ScopeId(pub u32);
+
+impl ScopeId {
+    /// The workflow itself.
+    pub const ROOT: Self = Self(0);
+}
+
+/// A task that was begun and has not ended, or the workflow itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Scope {
+    /// Within which; `None` for the workflow itself.
+    pub parent: Option<ScopeId>,
+    /// Its task's place in the document; empty for the workflow itself.
+    pub task: Arc<str>,
+    /// Which of its parent's tasks it is, counted from 0 as they were begun. A second attempt counts from 0 again, so that what
+    /// is repeated is known as the same.
+    pub ordinal: u32,
+    /// When it was begun.
+    pub at: Stamp,
+    /// When it is given up.
+    pub deadline: Option<Stamp>,
+    /// Its input before `input.from`.
+    pub raw: Arc<Value>,
+    /// Its input.
+    pub input: Arc<Value>,
+    /// Of one that consists of tasks: what the last of them yielded, which is what the next is given.
+    pub data: Arc<Value>,
+    /// How many of its tasks were begun.
+    pub begun: u32,
+    /// How many of its tasks go on now.
+    pub active: u32,
+    /// Which of its tasks ended last, since it began its list.
+    pub last: Option<Last>,
+    /// What is peculiar to its kind.
+    pub state: State,
+}
+
+/// The task of a list that ended last.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Last {
+    /// Its place in the document.
+    pub task: Arc<str>,
+    /// Where it leads, if that is something else than what stands at it.
+    pub then: Option<Arc<str>>,
+}
+
+/// What a scope is doing, by its kind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum State {
+    /// Tasks one after the other.
+    List,
+    /// Something outside is asked.
+    Asking,
+    /// A time is waited for.
+    Waiting {
+        /// Which.
+        until: Stamp,
+    },
+    /// Tasks for each item.
+    Loop {
+        /// The items.
+        items: Arc<Vec<Value>>,
+        /// Which of them it is at.
+        index: usize,
+    },
+    /// Tasks side by side.
+    Fork {
+        /// What each branch yielded, once it has.
+        outputs: Vec<Option<Arc<Value>>>,
+    },
+    /// Tasks that may fail.
+    Trying {
+        /// How many attempts failed before this one.
+        failed: u32,
+        /// When the first was begun.
+        since: Stamp,
+        /// When this attempt is given up.
+        until: Option<Stamp>,
+    },
+    /// The time between two attempts.
+    Pausing {
+        /// How many attempts failed.
+        failed: u32,
+        /// When the first was begun.
+        since: Stamp,
+        /// When the next is begun.
+        until: Stamp,
+    },
+    /// What is done on an error.
+    Catching {
+        /// Which.
+        problem: Arc<Value>,
+    },
+    /// Events are waited for.
+    Listening(Listening),
+    /// Tasks of an extension around a task.
+    Extended {
+        /// At which it is.
+        phase: Phase,
+        /// What the extended task yielded, once it has.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output: Option<Arc<Value>>,
+        /// Where the extended task leads, if that was decided by data.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        then: Option<Arc<str>>,
+    },
+}
+
+/// How far a task is around which others are done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Phase {
+    /// What is done before it.
+    Before,
+    /// It itself.
+    Inner,
+    /// What is done after it.
+    After,
+}
+
+/// What became of a wait for events so far.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Listening {
+    /// What was read of each event that counted.
+    pub consumed: Vec<Arc<Value>>,
+    /// Which of the patterns (of `all`) have had theirs.
+    pub met: Vec<bool>,
+    /// The same of the patterns that end the wait.
+    pub ended: Vec<bool>,
+    /// What events must share, by name, once the first has said so.
+    pub shared: BTreeMap<String, Value>,
+    /// Events that wait until what is done for those before them is done.
+    pub queued: Vec<Arc<Value>>,
+    /// Which event something is done for.
+    pub index: usize,
+    /// What that yielded for each so far.
+    pub outputs: Vec<Arc<Value>>,
+    /// No more events are waited for.
+    pub is_complete: bool,
+}
+
+impl Run {
+    /// Whether it took an event before: a certain task of it, or any.
+    pub(crate) fn has_taken(&self, key: &Digest, scope: Option<ScopeId>) -> bool {
+        self.taken.iter().any(|taken| taken.key == *key && scope.is_none_or(|scope| scope == taken.scope))
+    }
+
+    /// The next time at which something is due by itself.
+    pub fn due(&self) -> Option<Stamp> {
+        if self.status.is_final() {
+            return None;
+        }
+        self.scopes.values().filter_map(|scope| scope.due(self.is_held)).min()
+    }
+
+    /// Those scopes that ask something outside.
+    pub fn asking(&self) -> impl Iterator<Item = ScopeId> + '_ {
+        self.scopes.iter().filter(|(_, scope)| scope.state == State::Asking).map(|(id, _)| *id)
+    }
+
+    /// The scopes that hold this one, from within to the workflow itself.
+    pub(crate) fn holders(&self, from: ScopeId) -> impl Iterator<Item = (ScopeId, &Scope)> {
+        let mut next = Some(from);
+        std::iter::from_fn(move || {
+            let id = next?;
+            let scope = self.scopes.get(&id)?;
+            next = scope.parent;
+            Some((id, scope))
+        })
+    }
+
+    /// What names an effect of a scope: the same for every attempt of the same step, over retries, recovery and other machines,
+    /// and another one for every other step.
+    pub fn key(&self, scope: ScopeId) -> String {
+        let mut path: Vec<u32> = self.holders(scope).map(|(_, scope)| scope.ordinal).collect();
+        path.pop(); // the workflow itself
+        path.reverse();
+        let path: Vec<String> = path.iter().map(u32::to_string).collect();
+        let task = self.scopes.get(&scope).map_or("", |scope| &scope.task);
+        format!("{}.{}{task}", self.id, path.join("."))
+    }
+}
+
+impl Scope {
+    /// When it must be looked at by itself. While its run is held nothing new is begun, but what has no time left has none.
+    fn due(&self, is_held: bool) -> Option<Stamp> {
+        let own = match &self.state {
+            State::Waiting { until } | State::Pausing { until, .. } if !is_held => Some(*until),
+            State::Trying { until, .. } => *until,
+            _ => None,
+        };
+        [own, self.deadline].into_iter().flatten().min()
+    }
+}

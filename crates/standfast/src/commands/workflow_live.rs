@@ -1,0 +1,182 @@
+//! `workflow start`, `list`, `show` and what else is said to a running stack about its runs.
+
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use standfast_workflow::Record;
+
+use super::Call;
+use super::workflow_run::{parse_json, read_input};
+use super::workflow_text;
+use crate::args::{
+    NamedStack, StackArgs, WorkflowEventArgs, WorkflowListArgs, WorkflowOneArgs, WorkflowStartArgs,
+};
+use crate::exit;
+use crate::failure::Failure;
+use crate::output::Paint;
+
+/// How long an answer may take, besides what it is asked to wait.
+const ANSWER_MAX: Duration = Duration::from_secs(15);
+
+pub(super) fn start(args: &WorkflowStartArgs, call: &Call) -> Result<u8, Failure> {
+    let input = read_input(args.input.as_ref(), args.input_file.as_ref())?;
+    let wait = args.wait.as_ref().map(|text| standfast_model::parse_duration(text).map(|time| (text, time)));
+    let wait = wait.transpose().map_err(|hint| Failure::input("--wait is no time").hint(hint))?;
+    let name = full_name(&args.workflow, &args.stack, call)?;
+    let (query, limit) = match wait {
+        Some((text, time)) => (format!("?wait={text}"), time.saturating_add(ANSWER_MAX)),
+        None => (String::new(), ANSWER_MAX),
+    };
+    let path = format!("/v1/workflows/{name}/runs{query}");
+    let answer = ask(&args.stack, Method::POST, &path, args.key.as_deref(), Some(&input), limit, call)?;
+    let status = answer.get("status").and_then(Value::as_str).unwrap_or_default().to_owned();
+    if args.json {
+        call.output.json(&answer)?;
+    } else {
+        let id = answer.get("id").and_then(Value::as_str).unwrap_or_default();
+        let rest =
+            answer.get("output").or(answer.get("problem")).map_or(String::new(), |value| format!(" {value}"));
+        call.output.data(&format!("{id} {status}{rest}\n").replace("  ", " "))?;
+    }
+    Ok(if matches!(status.as_str(), "faulted" | "cancelled") { exit::UNDER_TEST } else { exit::DONE })
+}
+
+/// `NAMESPACE/NAME` or `NAMESPACE/NAME/VERSION`, of what the user wrote.
+fn full_name(text: &str, stack: &NamedStack, call: &Call) -> Result<String, Failure> {
+    let (name, version) = text.split_once(':').map_or((text, None), |(name, version)| (name, Some(version)));
+    let name = match name.contains('/') {
+        true => name.to_owned(),
+        false => {
+            let answer = ask(stack, Method::GET, "/v1/workflows", None, None, ANSWER_MAX, call)?;
+            let known = answer["workflows"].as_array().cloned().unwrap_or_default();
+            let of = |field: &str, value: &Value| value[field].as_str().unwrap_or_default().to_owned();
+            let found: Vec<&Value> = known.iter().filter(|one| of("name", one) == name).collect();
+            let names: Vec<String> =
+                known.iter().map(|one| format!("{}/{}", of("namespace", one), of("name", one))).collect();
+            match found.first() {
+                Some(one) => format!("{}/{name}", of("namespace", one)),
+                None => {
+                    let hint = match names.is_empty() {
+                        true => "put its document into the stack's folder `workflows`".to_owned(),
+                        false => format!("there are {}", names.join(", ")),
+                    };
+                    return Err(
+                        Failure::input(format!("there is no workflow `{name}` in the stack")).hint(hint)
+                    );
+                }
+            }
+        }
+    };
+    Ok(version.map_or_else(|| name.clone(), |version| format!("{name}/{version}")))
+}
+
+pub(super) fn list(args: &WorkflowListArgs, call: &Call) -> Result<u8, Failure> {
+    let mut path = format!("/v1/runs?limit={}", args.limit);
+    for (name, value) in [("status", &args.status), ("workflow", &args.workflow)] {
+        if let Some(value) = value {
+            path.push_str(&format!("&{name}={value}"));
+        }
+    }
+    let answer = ask(&args.stack, Method::GET, &path, None, None, ANSWER_MAX, call)?;
+    if args.json {
+        call.output.json(&answer)?;
+        return Ok(exit::DONE);
+    }
+    let runs = answer["runs"].as_array().cloned().unwrap_or_default();
+    if runs.is_empty() {
+        call.output.note("no runs");
+        return Ok(exit::DONE);
+    }
+    let mut text = format!("{:26}  {:9}  {:24}  WORKFLOW\n", "RUN", "STATUS", "STARTED");
+    for run in runs {
+        let of = |field: &str| run[field].as_str().unwrap_or_default().to_owned();
+        let status = format!("{:9}", of("status"));
+        let status = match of("status").as_str() {
+            "faulted" => call.output.paint_data(Paint::Bad, &status),
+            "completed" => call.output.paint_data(Paint::Good, &status),
+            _ => status,
+        };
+        let workflow = run["workflow"]["name"].as_str().unwrap_or_default();
+        let version = run["workflow"]["version"].as_str().unwrap_or_default();
+        text.push_str(&format!("{}  {status}  {:24}  {workflow}:{version}\n", of("id"), of("startedAt")));
+    }
+    call.output.data(&text)?;
+    Ok(exit::DONE)
+}
+
+pub(super) fn show(args: &WorkflowOneArgs, call: &Call) -> Result<u8, Failure> {
+    let get = |path: &str| ask(&args.stack, Method::GET, path, None, None, ANSWER_MAX, call);
+    let summary = get(&format!("/v1/runs/{}", args.run))?;
+    let history = get(&format!("/v1/runs/{}/history", args.run))?;
+    if args.json {
+        call.output.json(&json!({"run": summary, "records": history["records"]}))?;
+        return Ok(exit::DONE);
+    }
+    let records: Vec<Record> = serde_json::from_value(history["records"].clone())
+        .map_err(|why| Failure::because_of("the history cannot be read", &why))?;
+    let mut text = workflow_text::timeline(&records, call.output);
+    for waits in summary["waitsFor"].as_array().into_iter().flatten() {
+        let of = |field: &str| waits[field].as_str().unwrap_or_default().to_owned();
+        let until = if of("until").is_empty() { String::new() } else { format!(" until {}", of("until")) };
+        text.push_str(&format!(
+            "       now  {} waits for {}{until}, since {}\n",
+            of("task"),
+            of("for"),
+            of("since")
+        ));
+    }
+    call.output.data(&text)?;
+    Ok(exit::DONE)
+}
+
+pub(super) fn change(args: &WorkflowOneArgs, verb: &str, call: &Call) -> Result<u8, Failure> {
+    let path = format!("/v1/runs/{}/{verb}", args.run);
+    let answer = ask(&args.stack, Method::POST, &path, None, None, ANSWER_MAX, call)?;
+    match args.json {
+        true => call.output.json(&answer)?,
+        false => {
+            let status = answer["status"].as_str().unwrap_or_default();
+            call.output.data(&format!("{} {status}\n", args.run))?;
+        }
+    }
+    Ok(exit::DONE)
+}
+
+pub(super) fn event(args: &WorkflowEventArgs, call: &Call) -> Result<u8, Failure> {
+    let event = parse_json(&args.event, "the event")?;
+    let answer = ask(&args.stack, Method::POST, "/v1/events", None, Some(&event), ANSWER_MAX, call)?;
+    call.output.json(&answer)?;
+    Ok(exit::DONE)
+}
+
+/// Asks the running stack. What it refuses is the user's.
+fn ask(
+    stack: &NamedStack,
+    method: Method,
+    path: &str,
+    key: Option<&str>,
+    body: Option<&Value>,
+    limit: Duration,
+    call: &Call,
+) -> Result<Value, Failure> {
+    let place = call.place(&StackArgs { stack: stack.stack.clone(), state: stack.state.clone() })?;
+    call.block_on(async {
+        let (running, _) = place.running().await?;
+        let answered = running.node.workflows(method, path, key, body, limit).await;
+        let (status, value) =
+            answered.map_err(|why| Failure::because_of("the node does not answer", &why))?;
+        if status.is_success() {
+            return Ok(value);
+        }
+        let detail = value["detail"].as_str().unwrap_or("it was refused").to_owned();
+        let failure = match status {
+            StatusCode::SERVICE_UNAVAILABLE => Failure::ours(detail),
+            _ => Failure::input(detail),
+        };
+        Err(match status {
+            StatusCode::NOT_FOUND => failure.hint("see what there is: standfast workflow list"),
+            _ => failure,
+        })
+    })
+}
