@@ -115,15 +115,24 @@ async fn bytes_pass_both_ways_until_both_sides_have_ended() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_one_with_the_fewest_connections_is_taken() {
-    let (a, b) = (Echo::start().await, Echo::start().await);
-    let rig = rig(&[a.address, b.address], HOLD);
-    let mut open = Vec::new();
-    for _ in 0..10 {
-        open.push(greeted(&rig).await);
+    let mut seen = Vec::new();
+    // Connecting takes microseconds here: a machine that stands still in the middle of one makes a replica look slow by orders of
+    // magnitude, and it is then rightly passed over for a while. That does not happen every time.
+    for _ in 0..5 {
+        let (a, b) = (Echo::start().await, Echo::start().await);
+        let rig = rig(&[a.address, b.address], HOLD);
+        let mut open = Vec::new();
+        for _ in 0..10 {
+            open.push(greeted(&rig).await);
+        }
+        assert_eq!(a.open() + b.open(), 10);
+        assert_eq!(rig.endpoint_stats_at(a.address).in_flight, a.open() as u64);
+        seen.push(a.open());
+        if (3..=7).contains(&a.open()) {
+            return;
+        }
     }
-    assert_eq!(a.open() + b.open(), 10);
-    assert!((3..=7).contains(&a.open()), "{}", a.open());
-    assert_eq!(rig.endpoint_stats_at(a.address).in_flight, a.open() as u64);
+    panic!("of 10 connections one of two replicas had {seen:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -141,10 +150,13 @@ async fn a_dead_replica_is_passed_over_and_breaks_what_it_had() {
         broken += usize::from(!matches!(soon("a byte or the end", stream.read(&mut [0; 1])).await, Ok(1)));
     }
     assert_eq!(broken, open.len() - b.open());
-    for _ in 0..10 {
-        greeted(&rig).await;
-    }
-    assert!(rig.endpoint_stats_at(a.address).refused >= 1);
+    // It is tried, if not at once: a machine that stood still may have made it look slow.
+    let is_tried = async {
+        while rig.endpoint_stats_at(a.address).refused == 0 {
+            greeted(&rig).await;
+        }
+    };
+    soon("the dead one is tried and passed over", is_tried).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
