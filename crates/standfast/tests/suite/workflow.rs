@@ -185,6 +185,8 @@ do:
     assert!(listed.stdout.contains(&id), "{}", listed.stdout);
     world.run(&["workflow", "cancel", &id]).expect(2).says(&["has ended"]);
     world.run(&["workflow", "start", "nobody"]).expect(2).says(&["there are tests/pause"]);
-    world.write("workflows/pause.yaml", "do: []\n");
-    world.run(&["check"]).expect(2).says(&["workflows/pause.yaml"]);
+    world.write("workflows/broken.yaml", "do: []\n");
+    world.run(&["check"]).expect(2).says(&["workflows/broken.yaml"]);
+    // Without it the stack can be taken down again.
+    std::fs::remove_file(world.stack().join("workflows/broken.yaml")).unwrap();
 }
