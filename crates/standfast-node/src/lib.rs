@@ -12,6 +12,7 @@ mod admin;
 mod alone;
 mod answers;
 mod build;
+mod calls;
 mod client;
 mod edge;
 mod externals;

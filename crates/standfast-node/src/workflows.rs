@@ -1,24 +1,21 @@
-//! Workflows of a node: its engine over the node's store, the stack's documents in it, its API, and the way of its requests to the
-//! stack's services: through the gateway, as between services.
+//! Workflows of a node: its engine over the node's store, the stack's documents in it, its API.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use http::uri::{Authority, PathAndQuery};
+use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri};
 use standfast_model::{Stack, WORKFLOWS};
 use standfast_runtime::http::plain;
 use standfast_runtime::{Clock, Stop, Tasks, with_causes};
 use standfast_store::Store;
 use standfast_workflow::{
-    Answer, Asked, Definition, Direct, Engine, EngineConfig, Evaluator, EvaluatorConfig, FolderAndNetwork,
-    Invoke, JournalError, Problem, Request as Wanted,
+    Definition, Engine, EngineConfig, Evaluator, EvaluatorConfig, FolderAndNetwork, JournalError,
 };
 use tokio::sync::watch;
 
+use crate::calls::ThroughGateway;
 use crate::wiring::Wiring;
 
 /// Below this the API is found on the state API's listener and on the admin interface.
@@ -42,7 +39,7 @@ impl Workflows {
         tasks: Tasks,
     ) -> Result<Self, JournalError> {
         let evaluator = Evaluator::new(EvaluatorConfig { program, ..EvaluatorConfig::default() });
-        let invoke = Arc::new(ThroughGateway { direct: Direct::new(clock), wiring });
+        let invoke = Arc::new(ThroughGateway::new(clock, wiring));
         let engine = Engine::open(store, clock, tasks, evaluator, invoke, EngineConfig::default()).await?;
         Ok(Self { engine, clock, troubles: Arc::default() })
     }
@@ -112,39 +109,6 @@ fn without_prefix(mut request: Request<Bytes>) -> Option<Request<Bytes>> {
     Some(request)
 }
 
-/// Requests to a service of the stack, `http://payments/charge`, go through the gateway like those of other services: with its budget
-/// for retries, its limits and its records. All others go straight where they are sent.
-#[derive(Debug)]
-struct ThroughGateway {
-    direct: Direct,
-    wiring: Arc<Wiring>,
-}
-
-#[async_trait]
-impl Invoke for ThroughGateway {
-    async fn invoke(&self, asked: &Asked) -> Result<Answer, Problem> {
-        let Wanted::Http(request) = &asked.request else { return self.direct.invoke(asked).await };
-        let address = match (request.uri.scheme_str(), request.uri.host(), request.uri.port_u16()) {
-            (Some("http"), Some(host), None | Some(80)) => self.wiring.service(host),
-            _ => None,
-        };
-        let Some(uri) = address.and_then(|address| moved(&request.uri, address)) else {
-            return self.direct.invoke(asked).await;
-        };
-        let mut moved = asked.clone();
-        if let Wanted::Http(request) = &mut moved.request {
-            request.uri = uri;
-        }
-        self.direct.invoke(&moved).await
-    }
-}
-
-fn moved(uri: &Uri, address: SocketAddr) -> Option<Uri> {
-    let mut parts = uri.clone().into_parts();
-    parts.authority = Some(address.to_string().parse::<Authority>().ok()?);
-    Uri::from_parts(parts).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,12 +120,5 @@ mod tests {
         assert_eq!(taken.uri().to_string(), "/v1/runs?limit=3");
         assert!(is_for(&request("/workflows/v1")));
         assert!(!is_for(&request("/workflowsx/v1")) && !is_for(&request("/v1/orders")));
-    }
-
-    #[test]
-    fn a_service_is_asked_at_the_gateway_and_its_path_stays() {
-        let uri = "http://payments/charge?a=1".parse().unwrap();
-        let moved = moved(&uri, "127.0.0.1:4000".parse().unwrap()).unwrap();
-        assert_eq!(moved.to_string(), "http://127.0.0.1:4000/charge?a=1");
     }
 }

@@ -105,7 +105,7 @@ enum Next {
 
 impl Rehearsal<'_> {
     fn go(&mut self) {
-        let mut cause = Cause::Start { input: Arc::new(self.case.input.clone()) };
+        let mut cause = Cause::Start { input: Arc::new(self.case.input.clone()), key: None };
         for _ in 0..TURNS_MAX {
             let turn = decide(&self.world, self.run.clone(), &cause, self.now);
             self.run = turn.run;

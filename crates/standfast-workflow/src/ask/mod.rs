@@ -26,7 +26,7 @@ use serde_json::Value;
 use standfast_model::Stamp;
 
 use crate::decide::{Seeing, Sight, unknown_task};
-use crate::program::{HttpOutput, Language, Step, WorkflowName, after};
+use crate::program::{HttpOutput, Language, Step, WAIT_MAX, WorkflowName, after};
 use crate::run::{Problem, Run, ScopeId};
 use crate::{World, decide::VALUE_BYTES_MAX};
 
@@ -240,6 +240,8 @@ pub(crate) fn request(world: &World<'_>, run: &Run, id: ScopeId, now: Stamp) -> 
     };
     let longest = match own {
         Some(length) => after(now, writing.seeing.period(length, writing.input, &writing.sight)?),
+        // Another run may take as long as it does: it does not hang, it is driven.
+        None if matches!(request, Request::Run(_)) => now.plus(WAIT_MAX),
         None => now.plus(ANSWER_TIME_MAX),
     };
     let deadline = deadlines.fold(longest, Stamp::min);

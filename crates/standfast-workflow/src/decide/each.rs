@@ -18,6 +18,9 @@ pub(super) fn begin(deciding: &mut Deciding<'_>, begin: Begin<'_>, each: &For) -
             return Err(Standard::Expression.problem(format!("`for.in` must yield a list, not {found}")));
         }
     };
+    if let Some(found) = super::sight::over_limits(&Value::Array(items.clone())) {
+        return Err(Standard::Validation.problem(format!("what `for.in` yields {found}")));
+    }
     let state = State::Loop { items: Arc::new(items), index: 0 };
     if !goes_on(deciding, &state, each, &begin.input, &begin.sight)? {
         let output = Arc::clone(&begin.input);

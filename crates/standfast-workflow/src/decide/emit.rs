@@ -27,6 +27,7 @@ pub(super) fn begin(
         event.entry("datacontenttype").or_insert_with(|| "application/json".into());
     }
     let event = Arc::new(Value::Object(event));
+    super::sight::within_limits("the event", &event)?;
     // What is written is published: an event is never published without its run having gone on, nor the other way round.
     deciding.note(Event::Emitted { event: Arc::clone(&event) });
     deciding.done(begin, event, None)

@@ -15,6 +15,7 @@ pub(super) fn begin(
 ) -> Result<(), Problem> {
     if let Some(with) = with {
         begin.input = deciding.fill(with, &begin.input, &begin.sight)?;
+        super::sight::within_limits("what the function is called with", &begin.input)?;
     }
     deciding.enter_scope(&begin, State::List)
 }

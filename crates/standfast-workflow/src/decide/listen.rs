@@ -89,6 +89,14 @@ pub(crate) fn gather(
     Ok((next != *so_far).then_some(next))
 }
 
+/// Whether one of the tasks that wait has no room for another event until it has done something for those before.
+pub(crate) fn is_full(run: &Run) -> bool {
+    run.scopes.values().any(|scope| match &scope.state {
+        State::Listening(listening) => listening.queued.len() >= QUEUE_MAX,
+        _ => false,
+    })
+}
+
 /// An event came in: every task that waits looks at it. One that was kept, since it came before a task began to wait, is not given
 /// to a run that took it already.
 pub(super) fn arrives(deciding: &mut Deciding<'_>, event: &Arc<Value>, is_kept: bool) {
@@ -127,7 +135,7 @@ fn consider(
 ) -> Result<(), Problem> {
     let Some(scope) = deciding.run.scopes.get(&id) else { return Ok(()) };
     let (State::Listening(listening), Some(parent)) = (&scope.state, scope.parent) else { return Ok(()) };
-    if listening.is_complete || listening.queued.len() >= QUEUE_MAX {
+    if listening.is_complete {
         return Ok(());
     }
     let Some((task, listen)) = listen_of(deciding, &scope.task) else { return Ok(()) };
@@ -140,18 +148,21 @@ fn consider(
     if !is_taken && next == *listening {
         return Ok(());
     }
-    let read = match listen.read {
+    let read = is_taken.then(|| match listen.read {
         Read::Data => Arc::new(event.get("data").cloned().unwrap_or_default()),
         Read::Envelope | Read::Raw => Arc::clone(event),
-    };
-    if is_taken {
-        if listen.each.is_some() {
-            next.queued.push(Arc::clone(&read));
-        }
-        next.consumed.push(read);
+    });
+    if let Some(read) = &read {
+        next.consumed.push(Arc::clone(read));
         asking.ends_by_condition(&listen.to, &mut next)?;
     }
-    deciding.note(Event::Consumed { scope: id, state: State::Listening(next), key: key.cloned() });
+    let unless_same = |now: Vec<bool>, before: &[bool]| if now == before { Vec::new() } else { now };
+    let met = unless_same(next.met, &listening.met);
+    let ended = unless_same(next.ended, &listening.ended);
+    let mut shared = next.shared;
+    shared.retain(|name, value| listening.shared.get(name) != Some(value));
+    let (is_queued, is_complete, key) = (listen.each.is_some(), next.is_complete, key.cloned());
+    deciding.note(Event::Consumed { scope: id, read, is_queued, met, ended, shared, is_complete, key });
     settle(deciding, id);
     Ok(())
 }
@@ -184,17 +195,13 @@ pub(super) fn handled(deciding: &mut Deciding<'_>, id: ScopeId) {
         (None, Some(event)) => Arc::clone(event),
         _ => Arc::clone(&scope.data),
     };
-    let mut next = listening.clone();
     let mut sight = Sight::of_scope(parent, task, scope);
     match deciding.put_out(output, export, data, &mut sight) {
         Ok((output, context)) => {
-            next.queued.remove(0);
-            next.index += 1;
-            next.outputs.push(output);
             if let Some(context) = context {
                 deciding.note(Event::Exported { context });
             }
-            deciding.note(Event::Restarted { scope: id, state: State::Listening(next) });
+            deciding.note(Event::Handled { scope: id, output });
             settle(deciding, id);
         }
         Err(problem) => deciding.fail(id, problem.at(&pointer)),

@@ -21,9 +21,9 @@ use std::sync::Arc;
 use serde_json::Value;
 use standfast_model::Stamp;
 
-pub(crate) use listen::{event_key, gather, nothing_yet, wants};
+pub(crate) use listen::{event_key, gather, is_full, nothing_yet, wants};
 pub use sight::World;
-pub(crate) use sight::{Seeing, Sight, as_text, kind_of, size_of};
+pub(crate) use sight::{Seeing, Sight, as_text, kind_of, over_limits, size_of};
 
 use crate::program::{Next, Outlet, Step, TaskId};
 use crate::run::{Event, Problem, Record, Run, Scope, ScopeId, Standard, State, Status};
@@ -46,6 +46,8 @@ pub enum Cause {
     Start {
         /// Its input.
         input: Arc<Value>,
+        /// The key of who starts it, if it gave one.
+        key: Option<Arc<str>>,
     },
     /// What was begun in the last record goes on, or it was read back from the store.
     Continue,
@@ -126,7 +128,7 @@ impl Deciding<'_> {
             return;
         }
         match cause {
-            Cause::Start { input } => self.start(input),
+            Cause::Start { input, key } => self.start(input, key.as_ref()),
             Cause::Continue => self.ready = self.run.scopes.keys().rev().copied().collect(),
             Cause::Time => {
                 self.ready = self.run.scopes.keys().rev().copied().collect();
@@ -175,6 +177,7 @@ impl Deciding<'_> {
     /// Notes what happened, and that it did.
     pub(crate) fn note(&mut self, event: Event) {
         self.run.evolve(&event, self.now);
+        self.bytes += bytes_of(&event);
         self.events.push(event);
     }
 
@@ -183,7 +186,7 @@ impl Deciding<'_> {
         self.ready.push(scope);
     }
 
-    fn start(&mut self, input: &Arc<Value>) {
+    fn start(&mut self, input: &Arc<Value>, key: Option<&Arc<str>>) {
         let program = self.world.program;
         let mut sight = Sight::of_workflow(input);
         let taken = self.take_in(&program.input, input, &sight);
@@ -195,9 +198,14 @@ impl Deciding<'_> {
         };
         let (given, deadline) = given.unwrap_or((Arc::clone(input), None));
         let given = (given != *input).then_some(given);
-        self.count(input);
         let definition = program.digest.clone();
-        self.note(Event::Started { definition, input: Arc::clone(input), given, deadline });
+        self.note(Event::Started {
+            definition,
+            input: Arc::clone(input),
+            given,
+            key: key.cloned(),
+            deadline,
+        });
         match problem {
             Some(problem) => self.end_by(problem.at("/input")),
             None => self.look_at(ScopeId::ROOT),
@@ -313,7 +321,6 @@ impl Deciding<'_> {
         let deadline = self.deadline(task.timeout, &begin.sight)?;
         let scope = ScopeId(self.run.next_scope);
         let input = (begin.input != begin.raw).then(|| Arc::clone(&begin.input));
-        input.iter().for_each(|input| self.count(input));
         self.note(Event::Entered {
             scope,
             parent: begin.parent,
@@ -339,7 +346,6 @@ impl Deciding<'_> {
         let (output, context) = self.put_out(&task.output, &task.export, output, &mut sight)?;
         let yielded = Arc::clone(&output);
         let output = (output != raw).then_some(output);
-        output.iter().for_each(|output| self.count(output));
         let then = then.map(|then| match then {
             Next::Continue => "continue".into(),
             Next::Exit => "exit".into(),
@@ -371,7 +377,6 @@ impl Deciding<'_> {
         let mut sight = Sight::of_scope(parent, task, scope);
         match self.put_out(&task.output, &task.export, raw, &mut sight) {
             Ok((output, context)) => {
-                self.count(&output);
                 let ends = fork::is_ended_by(self, parent, task, then.as_deref());
                 self.note(Event::Left { scope: id, output: Arc::clone(&output), context, then });
                 match ends {
@@ -412,16 +417,43 @@ impl Deciding<'_> {
         let mut sight = Sight::of_workflow(&input);
         match self.put_out(&program.output, &Outlet::default(), Arc::clone(output), &mut sight) {
             Ok((output, _)) => {
-                self.count(&output);
                 self.note(Event::Ended { status: Status::Completed, output: Some(output), problem: None });
             }
             Err(problem) => self.end_by(problem.at("/output")),
         }
     }
+}
 
-    /// Counts what a record grows by.
-    fn count(&mut self, value: &Value) {
-        self.bytes += sight::size_of(value);
+/// About how many bytes an event takes in a record.
+fn bytes_of(event: &Event) -> usize {
+    /// Names and numbers, but for data.
+    const REST: usize = 64;
+    let all = |values: &[&Option<Arc<Value>>]| -> usize {
+        values.iter().filter_map(|value| value.as_ref()).map(|value| size_of(value)).sum()
+    };
+    let of_state = |state: &State| match state {
+        State::Loop { items, .. } => items.iter().map(|item| size_of(item) + 1).sum(),
+        State::Catching { problem } => size_of(problem),
+        State::Extended { output, .. } => all(&[output]),
+        _ => 0,
+    };
+    REST + match event {
+        Event::Started { input, given, .. } => size_of(input) + all(&[given]),
+        Event::Entered { input, state, .. } => of_state(state) + all(&[input]),
+        Event::Done { output, context, .. } => all(&[output, context]),
+        Event::Left { output, context, .. } => size_of(output) + all(&[context]),
+        Event::Changed { state, .. } | Event::Restarted { state, .. } => of_state(state),
+        Event::Consumed { read, shared, .. } => all(&[read]) + shared.values().map(size_of).sum::<usize>(),
+        Event::Handled { output, .. } => size_of(output),
+        Event::Exported { context } => size_of(context),
+        Event::Emitted { event } => size_of(event),
+        Event::Ended { output, .. } => all(&[output]),
+        Event::Skipped { .. }
+        | Event::Failed { .. }
+        | Event::Iterated { .. }
+        | Event::Faulted { .. }
+        | Event::Held
+        | Event::Resumed => 0,
     }
 }
 

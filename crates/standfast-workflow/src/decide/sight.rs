@@ -293,10 +293,10 @@ impl<'s> Seeing<'s> {
         if let Some(schema) = intake.schema {
             self.check(schema, raw, "the input")?;
         }
-        match &intake.from {
-            Some(from) => self.fill(from, raw, sight),
-            None => Ok(Arc::clone(raw)),
-        }
+        let Some(from) = &intake.from else { return Ok(Arc::clone(raw)) };
+        let taken = self.fill(from, raw, sight)?;
+        within_limits("the input", &taken)?;
+        Ok(taken)
     }
 
     /// What a task yields of what it did, and the context that it leaves, if that is another one.
@@ -312,10 +312,7 @@ impl<'s> Seeing<'s> {
             Some(filter) => self.fill(filter, &raw, sight)?,
             None => raw,
         };
-        if size_of(&yielded) > VALUE_BYTES_MAX {
-            let detail = format!("the output is larger than {} KiB", VALUE_BYTES_MAX >> 10);
-            return Err(Standard::Validation.problem(detail));
-        }
+        within_limits("the output", &yielded)?;
         if let Some(schema) = output.schema {
             self.check(schema, &yielded, "the output")?;
         }
@@ -328,10 +325,7 @@ impl<'s> Seeing<'s> {
             return Ok((yielded, None));
         };
         let context = self.fill(filter, &yielded, sight)?;
-        if size_of(&context) > VALUE_BYTES_MAX {
-            let detail = format!("the context is larger than {} KiB", VALUE_BYTES_MAX >> 10);
-            return Err(Standard::Validation.problem(detail));
-        }
+        within_limits("the context", &context)?;
         if let Some(schema) = export.schema {
             self.check(schema, &context, "the context")?;
         }
@@ -392,6 +386,33 @@ fn date(at: Stamp) -> Value {
         "iso8601": at.to_string(),
         "epoch": {"seconds": at.as_millis() / 1_000, "milliseconds": at.as_millis()},
     })
+}
+
+/// Most values within each other: what is deeper could be written to a journal and not be read back, since JSON's reader follows
+/// 128, of which records and runs need some for themselves.
+const VALUE_DEPTH_MAX: usize = 100;
+
+/// How a value is more than a run may hold, if it is.
+pub(crate) fn over_limits(value: &Value) -> Option<String> {
+    if is_deeper(value, VALUE_DEPTH_MAX) {
+        return Some(format!("nests deeper than {VALUE_DEPTH_MAX}"));
+    }
+    (size_of(value) > VALUE_BYTES_MAX).then(|| format!("is larger than {} KiB", VALUE_BYTES_MAX >> 10))
+}
+
+pub(super) fn within_limits(what: &str, value: &Value) -> Result<(), Problem> {
+    match over_limits(value) {
+        Some(found) => Err(Standard::Validation.problem(format!("{what} {found}"))),
+        None => Ok(()),
+    }
+}
+
+fn is_deeper(value: &Value, depth: usize) -> bool {
+    match value {
+        Value::Array(items) => depth == 0 || items.iter().any(|item| is_deeper(item, depth - 1)),
+        Value::Object(fields) => depth == 0 || fields.values().any(|value| is_deeper(value, depth - 1)),
+        _ => false,
+    }
 }
 
 /// About how many bytes a value takes as JSON.

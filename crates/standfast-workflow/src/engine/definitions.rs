@@ -194,7 +194,7 @@ impl Definitions {
 }
 
 /// Semantic versions in their order: three numbers, and what is before a release sorts before it.
-fn order_of(version: &str) -> (Vec<u64>, bool, String) {
+pub(super) fn order_of(version: &str) -> (Vec<u64>, bool, String) {
     let version = version.split('+').next().unwrap_or(version);
     let (numbers, before) = version.split_once('-').unwrap_or((version, ""));
     let numbers = numbers.split('.').map(|number| number.parse().unwrap_or(0)).collect();

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 use standfast_model::Stamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::journal::{Beside, JournalError, Sleeper};
 use super::{Engine, Refused};
 use crate::ask::{self, Answer, Request};
-use crate::decide::{Cause, Turn, World, decide};
+use crate::decide::{Cause, Turn, World, decide, is_full};
 use crate::program::Program;
 use crate::run::{Event, Problem, Record, Run, RunId, ScopeId, Standard, State};
 
@@ -46,7 +46,23 @@ pub(super) struct Driving {
     inbox: mpsc::Receiver<Input>,
     asking: JoinSet<(ScopeId, Result<Arc<Value>, Problem>)>,
     asked: HashMap<ScopeId, AbortHandle>,
-    start_key: Option<String>,
+    /// There was no room for it when it was started: it is put to sleep as soon as it is written.
+    is_crowded: bool,
+    stopped: watch::Receiver<Option<Refused>>,
+}
+
+/// Tells the engine when a task that drives a run breaks: nobody else would drive the run, or know that nobody does.
+struct Guard {
+    engine: Engine,
+    run: RunId,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.engine.gave_up(self.run, &Refused::Failed("what drives it broke: see the log".to_owned()));
+        }
+    }
 }
 
 impl Driving {
@@ -57,6 +73,7 @@ impl Driving {
         first_unkept: Arc<AtomicU64>,
         inbox: mpsc::Receiver<Input>,
     ) -> Self {
+        let stopped = engine.stopped();
         Self {
             engine,
             program,
@@ -68,7 +85,8 @@ impl Driving {
             inbox,
             asking: JoinSet::new(),
             asked: HashMap::new(),
-            start_key: None,
+            is_crowded: false,
+            stopped,
         }
     }
 
@@ -83,16 +101,31 @@ impl Driving {
         self.run.records
     }
 
-    /// The same, started by a key: a second start by it is the same run.
-    pub(super) fn started_by(mut self, key: Option<String>) -> Self {
-        self.start_key = key;
+    /// The same, woken: its snapshot is as it is, and says that it is due then.
+    pub(super) fn woken(mut self, due: Option<Stamp>) -> Self {
+        self.kept_due = Some(due);
+        self
+    }
+
+    /// The same, for which there may be no room in memory.
+    pub(super) fn crowded(mut self, is_crowded: bool) -> Self {
+        self.is_crowded = is_crowded;
         self
     }
 
     /// Drives it until it has ended or sleeps.
     pub(super) async fn drive(mut self, first: Input) {
+        let _guard = Guard { engine: self.engine.clone(), run: self.run.id };
         let mut input = first;
         loop {
+            if matches!(input.cause, Cause::Event { .. } | Cause::Kept { .. })
+                && is_full(&self.run)
+                && let Some(told) = input.told.take()
+            {
+                // Who sent it is not told that it was taken, and sends it again.
+                let _nobody_waits = told.send(Err(Refused::Busy(self.run.id)));
+                input = Input { cause: Cause::Continue, told: None };
+            }
             let turn = self.turn(&input.cause).await;
             let told = input.told.take();
             let is_unfinished = match turn {
@@ -104,15 +137,22 @@ impl Driving {
                 }
                 Err(why) => {
                     let why = Refused::from(why);
+                    // First this: who is told may ask for the run at once.
+                    self.engine.gave_up(self.run.id, &why);
                     if let Some(told) = told {
-                        let _nobody_waits = told.send(Err(why.clone()));
+                        let _nobody_waits = told.send(Err(why));
                     }
-                    return self.engine.gave_up(self.run.id, &why);
+                    return;
                 }
             };
             if self.run.status.is_final() {
                 self.asking.shutdown().await;
                 return self.engine.ended(&self.run, self.program.name());
+            }
+            if std::mem::take(&mut self.is_crowded)
+                && self.engine.falls_asleep(self.run.id, Some(self.run.changed_at), &mut self.inbox)
+            {
+                return;
             }
             if is_unfinished {
                 input = Input { cause: Cause::Continue, told: None };
@@ -144,10 +184,9 @@ impl Driving {
                 self.engine.published(events, self.last);
                 Ok(is_unfinished)
             }
-            Err(JournalError::RunTooLarge { found, max }) => {
-                let problem = Standard::Runtime
-                    .problem(format!("the run holds {found} bytes, at most {max} are allowed"));
-                let Turn { record, run, .. } = self.decide(&Cause::Fail { problem }, now).await;
+            // One that cannot even be started is refused.
+            Err(JournalError::RunTooLarge { found, max }) if self.run.records > 0 => {
+                let Turn { record, run, .. } = self.decide(&too_large(found, max), now).await;
                 if let Some(record) = record {
                     self.write(&run, record).await?;
                 }
@@ -170,10 +209,10 @@ impl Driving {
         let told = self.engine.lifecycle_of(&self.run, self.program.name(), &record);
         let journal = self.engine.journal();
         self.first_unkept.fetch_min(journal.next(), Ordering::SeqCst);
-        let start = self.start_key.take().map(|key| (key, run.id));
-        let is_due = run.records.saturating_sub(self.kept.unwrap_or(0)) >= SNAPSHOT_RECORDS;
+        let is_due =
+            self.is_crowded || run.records.saturating_sub(self.kept.unwrap_or(0)) >= SNAPSHOT_RECORDS;
         let sleeper = (is_due && !run.status.is_final()).then(|| self.snapshot(run));
-        let beside = Beside { sleeper, has_slept: self.kept.is_some(), start };
+        let beside = Beside { sleeper, has_slept: self.kept.is_some() };
         let is_kept = beside.sleeper.is_some();
         let at = journal.append(run, self.program.name(), record, self.last, beside).await?;
         self.last = Some(at);
@@ -205,11 +244,17 @@ impl Driving {
             }
             is_needed
         });
+        if self.run.is_held {
+            return;
+        }
+        // All that is asked now is asked of the same run: a copy for each of many branches would be the square of them.
+        let mut seen: Option<Arc<Run>> = None;
         for scope in asking {
-            if self.asked.contains_key(&scope) || self.run.is_held {
+            if self.asked.contains_key(&scope) {
                 continue;
             }
-            let (engine, program, run) = (self.engine.clone(), Arc::clone(&self.program), self.run.clone());
+            let run = Arc::clone(seen.get_or_insert_with(|| Arc::new(self.run.clone())));
+            let (engine, program) = (self.engine.clone(), Arc::clone(&self.program));
             let handle = self.asking.spawn(async move {
                 let answer = ask_one(&engine, &program, &run, scope).await;
                 (scope, answer)
@@ -229,29 +274,44 @@ impl Driving {
             let is_unkept = self.first_unkept.load(Ordering::SeqCst) != u64::MAX;
             tokio::select! {
                 biased;
-                input = self.inbox.recv() => match input {
-                    Some(input) => return Ok(Some(input)),
-                    None => return Ok(None), // the engine is gone
-                },
-                answer = self.asking.join_next(), if has_asked => {
-                    if let Some(Ok((scope, answer))) = answer
-                        && self.asked.remove(&scope).is_some()
+                // Nothing is asked any more, and nothing written.
+                () = is_stopped(&mut self.stopped) => return Ok(None),
+                input = self.inbox.recv() => return Ok(input), // `None` when the engine is gone
+                ended = self.asking.join_next_with_id(), if has_asked => {
+                    if let Some(ended) = ended
+                        && let Some((scope, answer)) = self.answered(ended)
                     {
                         return Ok(Some(Input { cause: Cause::Answer { scope, answer }, told: None }));
                     }
                 }
                 () = until(&clock, due) => return Ok(Some(Input { cause: Cause::Time, told: None })),
                 () = clock.sleep_until(may_sleep_at), if !has_asked => {
-                    if self.fall_asleep().await? {
-                        return Ok(None);
+                    match self.fall_asleep().await {
+                        Ok(true) => return Ok(None),
+                        Ok(false) => may_sleep_at = clock.now().plus(self.engine.sleep_after()),
+                        Err(why) => return is_too_large(why).map(Some),
                     }
-                    may_sleep_at = clock.now().plus(self.engine.sleep_after());
                 }
                 () = clock.sleep_until(snapshot_at), if has_asked && is_unkept => {
                     let snapshot = self.snapshot(&self.run);
-                    self.engine.journal().put_to_sleep(&snapshot).await?;
-                    self.keep(self.run.records);
+                    match self.engine.journal().put_to_sleep(&snapshot).await {
+                        Ok(()) => self.keep(self.run.records),
+                        Err(why) => return is_too_large(why).map(Some),
+                    }
                 }
+            }
+        }
+    }
+
+    /// Which scope was answered, and what; `None` when it is not needed any more.
+    fn answered(&mut self, ended: Ended) -> Option<(ScopeId, Result<Arc<Value>, Problem>)> {
+        match ended {
+            Ok((_, (scope, answer))) => self.asked.remove(&scope).map(|_| (scope, answer)),
+            Err(broken) => {
+                let (scope, _) = self.asked.iter().find(|(_, handle)| handle.id() == broken.id())?;
+                let scope = *scope;
+                self.asked.remove(&scope);
+                Some((scope, Err(Standard::Runtime.problem("what asked for it broke: see the log"))))
             }
         }
     }
@@ -261,17 +321,27 @@ impl Driving {
         let (run, due) = (&self.run, self.run.due());
         if self.kept != Some(run.records) || self.kept_due != Some(due) {
             let sleeper = Sleeper::of(run, self.program.name(), self.last, listens(run), due);
-            match self.engine.journal().put_to_sleep(&sleeper).await {
-                Ok(()) => {
-                    self.keep(self.run.records);
-                    self.kept_due = Some(due);
-                }
-                // It stays in memory then, and its next record tells.
-                Err(JournalError::RunTooLarge { .. }) => return Ok(false),
-                Err(other) => return Err(other),
-            }
+            self.engine.journal().put_to_sleep(&sleeper).await?;
+            self.keep(self.run.records);
+            self.kept_due = Some(due);
         }
         Ok(self.engine.falls_asleep(self.run.id, due, &mut self.inbox))
+    }
+}
+
+/// What became of asking: by which task, and what was answered.
+type Ended = Result<(tokio::task::Id, (ScopeId, Result<Arc<Value>, Problem>)), tokio::task::JoinError>;
+
+fn too_large(found: usize, max: usize) -> Cause {
+    let problem = format!("the run holds {found} bytes, at most {max} are allowed");
+    Cause::Fail { problem: Standard::Runtime.problem(problem) }
+}
+
+/// A run that is too large to be kept ends by that: kept in memory alone it would hold up the mark for ever.
+fn is_too_large(why: JournalError) -> Result<Input, JournalError> {
+    match why {
+        JournalError::RunTooLarge { found, max } => Ok(Input { cause: too_large(found, max), told: None }),
+        other => Err(other),
     }
 }
 
@@ -288,6 +358,11 @@ pub(super) fn emitted(record: &Record) -> Vec<Arc<Value>> {
             _ => None,
         })
         .collect()
+}
+
+/// Returns when nothing is driven any more.
+pub(super) async fn is_stopped(stopped: &mut watch::Receiver<Option<Refused>>) {
+    let _the_engine_is_gone = stopped.wait_for(Option::is_some).await.is_err();
 }
 
 async fn until(clock: &standfast_runtime::Clock, due: Option<Stamp>) {

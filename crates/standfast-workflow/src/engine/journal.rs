@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use standfast_model::Stamp;
 use standfast_runtime::{Backoff, Clock, Rng};
-use standfast_store::{Batch, CommitError, Is, ReadError, Scan, Space, Store, Version};
+use standfast_store::{Batch, CommitError, Is, Page, ReadError, Scan, Space, Store, Version};
 
 use crate::program::WorkflowName;
-use crate::run::{Digest, Problem, Record, Run, RunId, Status};
+use crate::run::{Digest, Problem, Record, Run, RunId, Status, given};
 
 /// By sequence: records.
 const JOURNAL: Space = Space::Table("workflow-journal");
@@ -24,6 +24,8 @@ const SLEEPING: Space = Space::Table("workflow-sleeping");
 const ENDED: Space = Space::Table("workflow-ended");
 /// By digest: documents.
 const DEFINITIONS: Space = Space::Table("workflow-definitions");
+/// By workflow and version: the digest of its document.
+const NAMES: Space = Space::Table("workflow-names");
 /// By workflow and key: which run a start made.
 const STARTS: Space = Space::Table("workflow-starts");
 /// Who drives runs, and how far back a recovery must read.
@@ -38,7 +40,10 @@ const PART_BYTES_MAX: usize = 768 << 10;
 pub const RUN_BYTES_MAX: usize = 3 << 20;
 /// How long what is known of a run that has ended is kept, unless told otherwise.
 pub const KEPT_FOR: Duration = Duration::from_secs(7 * 86_400);
-/// Between attempts to write while the store is busy or its disk full.
+/// Records of one process have the upper bits of their sequence of their own. So no sequence is ever used again, though the last
+/// records may be so old that they are not kept any more: a lower one would be taken for one that a recovery need not read.
+const EPOCH_SHIFT: u32 = 40;
+/// Between attempts to write or read while the store is busy or its disk full.
 const RETRY: Backoff = Backoff { base: Duration::from_millis(20), cap: Duration::from_secs(1) };
 
 /// The journal of all runs that this process drives.
@@ -127,7 +132,7 @@ pub struct Summary {
     /// What it was given.
     pub input: Arc<Value>,
     /// What it yielded.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub output: Option<Arc<Value>>,
     /// What it failed by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -187,8 +192,6 @@ pub(super) struct Beside {
     pub(super) sleeper: Option<Sleeper>,
     /// There is a snapshot of it.
     pub(super) has_slept: bool,
-    /// It was started by this key.
-    pub(super) start: Option<(String, RunId)>,
 }
 
 impl Journal {
@@ -204,7 +207,8 @@ impl Journal {
         };
         let fence = store.commit(Batch::new().put(&OWNER, OWNER_KEY, epoch.to_string())).await?.version;
         let last = store.scan(&Scan::of(JOURNAL, "").reverse().limit(1)).await?;
-        let next = last.entries.first().map_or(0, |entry| sequence_of(&entry.key) + 1);
+        let after = last.entries.first().map_or(0, |entry| sequence_of(&entry.key) + 1);
+        let next = after.max(epoch << EPOCH_SHIFT);
         Ok(Self { store, clock, fence, sequence: Arc::new(AtomicU64::new(next)), kept_for })
     }
 
@@ -229,7 +233,7 @@ impl Journal {
     ) -> Result<u64, JournalError> {
         let at = self.sequence.fetch_add(1, Ordering::SeqCst);
         let kept_until = Some(record.at.plus(self.kept_for));
-        let is_last = run.status.is_final();
+        let (is_first, is_last) = (record.number == 0, run.status.is_final());
         let written = json(&Written { v: FORMAT, before, record })?;
         let mut batch = Batch::new();
         for (key, part) in parts(&at.to_be_bytes(), written) {
@@ -244,14 +248,16 @@ impl Journal {
                 batch = batch.delete(&SLEEPING, run.id.to_bytes().to_vec());
             }
         }
-        if let Some((key, id)) = beside.start {
-            let until = Some(self.clock.now().plus(self.kept_for));
-            batch = batch.when(&STARTS, key.clone(), Is::Absent).put_until(
-                &STARTS,
-                key,
-                id.to_bytes().to_vec(),
-                until,
-            );
+        if let Some(key) = &run.key {
+            let key = key.as_bytes().to_vec();
+            if is_first {
+                batch = batch.when(&STARTS, key.clone(), Is::Absent);
+            }
+            // As long as it goes on there is no second run by this key, however long that is.
+            if is_first || is_last {
+                let until = kept_until.filter(|_| is_last);
+                batch = batch.put_until(&STARTS, key, run.id.to_bytes().to_vec(), until);
+            }
         }
         if let Some(mut sleeper) = beside.sleeper {
             sleeper.last = Some(at);
@@ -264,6 +270,11 @@ impl Journal {
     /// Keeps what became of a run, so that it need not be in memory.
     pub(super) async fn put_to_sleep(&self, sleeper: &Sleeper) -> Result<(), JournalError> {
         self.commit(put_sleeper(Batch::new(), sleeper)?).await
+    }
+
+    /// Whether this process is still the one that writes.
+    pub(super) async fn check(&self) -> Result<(), JournalError> {
+        self.commit(Batch::new()).await
     }
 
     /// A run that sleeps; `None` when it does not.
@@ -304,35 +315,66 @@ impl Journal {
         if let Some(after) = after {
             scan = scan.after(after.to_bytes().to_vec());
         }
-        let page = self.store.scan(&scan).await?;
         let mut found = Vec::new();
-        for entry in page.entries {
-            // Parts of what is kept in several follow their first.
-            if let Ok(bytes) = <[u8; 16]>::try_from(&entry.key[..])
-                && let Some((summary, _)) = self.ended(RunId::from_bytes(bytes)).await?
-            {
-                found.push(summary);
+        loop {
+            let page = self.scan(&scan).await?;
+            for entry in page.entries {
+                // Parts of what is kept in several follow their first.
+                if let Ok(bytes) = <[u8; 16]>::try_from(&entry.key[..])
+                    && found.len() < limit
+                    && let Some((summary, _)) = self.ended(RunId::from_bytes(bytes)).await?
+                {
+                    found.push(summary);
+                }
+            }
+            match page.next {
+                Some(next) if found.len() < limit => scan = scan.after(next),
+                _ => return Ok(found),
             }
         }
-        Ok(found)
     }
 
     /// Which run a start with this key made.
     pub(super) async fn started_by(&self, key: &str) -> Result<Option<RunId>, JournalError> {
-        let entry = self.store.get(&STARTS, key.as_bytes()).await?;
-        Ok(entry.and_then(|entry| Some(RunId::from_bytes(<[u8; 16]>::try_from(&entry.value[..]).ok()?))))
+        let entry = self.get(&STARTS, key.as_bytes()).await?;
+        Ok(entry.and_then(|value| Some(RunId::from_bytes(<[u8; 16]>::try_from(&value[..]).ok()?))))
     }
 
-    /// Keeps a document.
-    pub(super) async fn put_definition(&self, digest: &Digest, text: &str) -> Result<(), JournalError> {
-        if self.get(&DEFINITIONS, digest.as_str().as_bytes()).await?.is_some() {
-            return Ok(());
+    /// Keeps a document, and that this is what its name means.
+    pub(super) async fn put_definition(
+        &self,
+        name: &WorkflowName,
+        digest: &Digest,
+        text: &str,
+    ) -> Result<(), JournalError> {
+        let key = format!("{}{}", before_version(name), name.version);
+        let is_kept = self.get(&DEFINITIONS, digest.as_str().as_bytes()).await?.is_some();
+        let is_named = self.get(&NAMES, key.as_bytes()).await?.as_deref() == Some(digest.as_str().as_bytes());
+        if is_kept && is_named {
+            return self.check().await;
         }
-        let mut batch = Batch::new();
+        let mut batch = Batch::new().put(&NAMES, key, digest.as_str().as_bytes().to_vec());
         for (key, part) in parts(digest.as_str().as_bytes(), text.as_bytes().to_vec()) {
             batch = batch.put(&DEFINITIONS, key, part);
         }
         self.commit(batch).await
+    }
+
+    /// From now on this name means nothing.
+    pub(super) async fn forget_name(&self, name: &WorkflowName) -> Result<(), JournalError> {
+        let key = format!("{}{}", before_version(name), name.version);
+        self.commit(Batch::new().delete(&NAMES, key)).await
+    }
+
+    /// The versions of a workflow, each with the digest of its document, as this process or those before were told.
+    pub(super) async fn versions(&self, name: &WorkflowName) -> Result<Vec<(String, Digest)>, JournalError> {
+        let prefix = before_version(name);
+        let page = self.scan(&Scan::of(NAMES, prefix.clone())).await?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let found = page.entries.iter();
+        Ok(found
+            .map(|entry| (text(&entry.key[prefix.len()..]), Digest::from_text(&text(&entry.value))))
+            .collect())
     }
 
     /// A document that was kept.
@@ -352,7 +394,7 @@ impl Journal {
         let mut sleepers = BTreeMap::new();
         let mut scan = Scan::of(SLEEPING, "");
         loop {
-            let page = self.store.scan(&scan).await?;
+            let page = self.scan(&scan).await?;
             for entry in &page.entries {
                 let Ok(id) = <[u8; 16]>::try_from(&entry.key[..]) else { continue };
                 let head = Head::read(&entry.value)?;
@@ -362,17 +404,14 @@ impl Journal {
             scan = scan.after(next);
         }
         let mut awake: BTreeMap<RunId, Left> = BTreeMap::new();
-        let mark = match self.store.get(&OWNER, MARK_KEY).await? {
-            Some(entry) => sequence_of(&entry.value),
-            None => 0,
-        };
+        let mark = self.get(&OWNER, MARK_KEY).await?.map_or(0, |value| sequence_of(&value));
         let mut scan = Scan::of(JOURNAL, "");
         if let Some(before) = mark.checked_sub(1) {
             // Parts of the record before sort behind it, and before the next.
             scan = scan.after([&before.to_be_bytes()[..], &[u8::MAX; 4]].concat());
         }
         loop {
-            let page = self.store.scan(&scan).await?;
+            let page = self.scan(&scan).await?;
             for entry in &page.entries {
                 if entry.key.len() == 8 {
                     let at = sequence_of(&entry.key);
@@ -429,15 +468,47 @@ impl Journal {
     }
 
     async fn get(&self, space: &Space, key: &[u8]) -> Result<Option<Vec<u8>>, JournalError> {
-        let Some(entry) = self.store.get(space, key).await? else { return Ok(None) };
-        let mut bytes = entry.value.to_vec();
-        let mut part = 1_u32;
-        while bytes.len() == PART_BYTES_MAX * part as usize {
-            let Some(more) = self.store.get(space, &part_key(key, part)).await? else { break };
-            bytes.extend_from_slice(&more.value);
-            part += 1;
+        let mut failures = 0;
+        let entry = loop {
+            match self.store.get(space, key).await {
+                Ok(entry) => break entry,
+                Err(ReadError::Busy) => self.pause(&mut failures).await,
+                Err(other) => return Err(other.into()),
+            }
+        };
+        let Some(entry) = entry else { return Ok(None) };
+        if entry.value.len() != PART_BYTES_MAX {
+            return Ok(Some(entry.value.to_vec()));
+        }
+        // All parts are of one moment: another value may be written meanwhile.
+        let page = self.scan(&Scan::of(space.clone(), key.to_vec())).await?;
+        let mut bytes = Vec::new();
+        for (part, entry) in (0_u32..).zip(&page.entries) {
+            let expected = if part == 0 { key.to_vec() } else { part_key(key, part) };
+            if entry.key != expected || bytes.len() != PART_BYTES_MAX * part as usize {
+                break; // what is left of a longer value
+            }
+            bytes.extend_from_slice(&entry.value);
         }
         Ok(Some(bytes))
+    }
+
+    /// A page of a scan. Waits as long as the store is too busy to read: what is not read now would not be driven on.
+    pub(super) async fn scan(&self, scan: &Scan) -> Result<Page, JournalError> {
+        let mut failures = 0;
+        loop {
+            match self.store.scan(scan).await {
+                Ok(page) => return Ok(page),
+                Err(ReadError::Busy) => self.pause(&mut failures).await,
+                Err(other) => return Err(other.into()),
+            }
+        }
+    }
+
+    async fn pause(&self, failures: &mut u32) {
+        let mut rng = Rng::seeded(self.next() ^ self.clock.now().as_micros());
+        self.clock.sleep(RETRY.wait(*failures, &mut rng)).await;
+        *failures += 1;
     }
 
     /// Writes, and waits as long as the store cannot: nothing goes on that is not written.
@@ -453,14 +524,15 @@ impl Journal {
             match self.store.commit(fenced.clone()).await {
                 Ok(_) => return Ok(()),
                 Err(CommitError::Busy | CommitError::Full) => {
-                    let mut rng = Rng::seeded(self.next() ^ bytes as u64);
-                    self.clock.sleep(RETRY.wait(failures, &mut rng)).await;
-                    failures += 1;
+                    self.pause(&mut failures).await;
                 }
                 Err(CommitError::Conditions { failed }) if failed.iter().any(|it| it.index == fence_at) => {
                     return Err(JournalError::TakenOver);
                 }
                 Err(CommitError::Conditions { .. }) => return Err(JournalError::StartedBefore),
+                Err(CommitError::TooLarge(_)) => {
+                    return Err(JournalError::RunTooLarge { found: bytes, max: RUN_BYTES_MAX });
+                }
                 Err(other) => return Err(other.into()),
             }
         }
@@ -562,6 +634,10 @@ fn parts(key: &[u8], bytes: Vec<u8>) -> Vec<(Vec<u8>, Vec<u8>)> {
         all.push((part_key(key, all.len() as u32), Vec::new()));
     }
     all
+}
+
+fn before_version(name: &WorkflowName) -> String {
+    format!("{}/{}/", name.namespace, name.name)
 }
 
 fn part_key(key: &[u8], part: u32) -> Vec<u8> {

@@ -17,13 +17,14 @@ mod lifecycle;
 mod runs;
 mod schedule;
 
-use std::sync::atomic::AtomicU64;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
 use standfast_model::Stamp;
-use standfast_runtime::{Clock, OnStop, Rng, Tasks, with_causes};
+use standfast_runtime::{Backoff, Clock, OnStop, Rng, Tasks, with_causes};
 use standfast_store::Store;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -34,20 +35,22 @@ pub use journal::{JournalError, KEPT_FOR, RUN_BYTES_MAX, Summary};
 pub use lifecycle::{LIFECYCLE_MAX, Lifecycle, Told};
 
 use self::definitions::Definitions;
-use self::drive::{Driving, Input, listens};
-use self::journal::{Beside, Journal, Sleeper};
+use self::drive::{Driving, Input};
+use self::journal::{Journal, Sleeper};
 use self::runs::{Awake, Runs};
 use crate::World;
 use crate::ask::{Answer, Asked, RunRequest};
-use crate::decide::{Cause, STEPS_MAX, VALUE_BYTES_MAX, decide, size_of};
+use crate::decide::{Cause, STEPS_MAX, VALUE_BYTES_MAX, over_limits, size_of};
 use crate::expression::Evaluator;
 use crate::program::{Program, WorkflowName};
-use crate::run::{Problem, Record, Run, RunId, Standard, Status};
+use crate::run::{Digest, Problem, Record, Run, RunId, Standard, Status};
 
 /// Most that may happen to a run while it is busy with something that happened before.
 const INBOX_MAX: usize = 256;
 /// How often it is noted how far back a recovery must read.
 const MARK_PERIOD: Duration = Duration::from_secs(1);
+/// Between attempts to give an event of a run to those that are too busy for it.
+const GIVE_AGAIN: Backoff = Backoff { base: Duration::from_millis(20), cap: Duration::from_secs(1) };
 /// Longest key of a start, in bytes.
 const START_KEY_BYTES_MAX: usize = 256;
 
@@ -102,6 +105,8 @@ struct Inner {
     rng: Mutex<Rng>,
     /// Something may be due earlier, or there is room for another run.
     changed: Notify,
+    /// This process was told which workflows there are.
+    is_told: AtomicBool,
     /// Why nothing is driven any more.
     stopped: watch::Sender<Option<Refused>>,
 }
@@ -134,6 +139,9 @@ pub enum Refused {
         /// The limit.
         max: usize,
     },
+    /// This run is not driven on, or cannot be read.
+    #[error("the run is not driven on: {0}")]
+    Failed(String),
     /// What was given is wrong.
     #[error("{0}")]
     Wrong(String),
@@ -149,6 +157,8 @@ impl From<JournalError> for Refused {
     fn from(why: JournalError) -> Self {
         match why {
             JournalError::StartedBefore => Self::StartedBefore,
+            // Of one run; the others go on.
+            JournalError::RunTooLarge { .. } | JournalError::Unreadable(_) => Self::Failed(with_causes(&why)),
             why => Self::Stopped(with_causes(&why)),
         }
     }
@@ -197,6 +207,7 @@ impl Engine {
             lifecycle: lifecycle::Channel::default(),
             rng: Mutex::new(Rng::from_entropy()),
             changed: Notify::new(),
+            is_told: AtomicBool::new(false),
             stopped: watch::Sender::new(None),
         }));
         engine.read_events().await?;
@@ -214,8 +225,8 @@ impl Engine {
     /// # Errors
     /// When it cannot be kept.
     pub async fn define(&self, definition: Definition) -> Result<(), Refused> {
-        self.0.journal.put_definition(definition.program.digest(), &definition.kept()).await?;
         let name = definition.program.name().clone();
+        self.0.journal.put_definition(&name, definition.program.digest(), &definition.kept()).await?;
         self.definitions().add(definition);
         self.schedule(&name).await
     }
@@ -225,6 +236,7 @@ impl Engine {
     /// # Errors
     /// When its schedule cannot be removed.
     pub async fn remove(&self, name: &WorkflowName) -> Result<(), Refused> {
+        self.journal().forget_name(name).await?;
         self.definitions().remove(name);
         self.schedule(name).await
     }
@@ -244,6 +256,7 @@ impl Engine {
         for name in gone {
             self.remove(&name).await?;
         }
+        self.0.is_told.store(true, Ordering::SeqCst);
         Ok(())
     }
 
@@ -262,14 +275,24 @@ impl Engine {
         input: Arc<Value>,
         key: Option<&str>,
     ) -> Result<RunId, Refused> {
-        self.check_size("the input", &input)?;
         let program = self.program_named(workflow)?;
+        self.start_program(program, input, key).await
+    }
+
+    async fn start_program(
+        &self,
+        program: Arc<Program>,
+        input: Arc<Value>,
+        key: Option<&str>,
+    ) -> Result<RunId, Refused> {
+        self.check_driven()?;
+        check_limits("the input", &input)?;
         let name = program.name();
-        let key = match key {
+        let key: Option<Arc<str>> = match key {
             Some(key) if key.len() > START_KEY_BYTES_MAX => {
                 return Err(Refused::TooLarge { what: "the key", max: START_KEY_BYTES_MAX });
             }
-            Some(key) => Some(format!("{}/{}/{key}", name.namespace, name.name)),
+            Some(key) => Some(format!("{}/{}/{key}", name.namespace, name.name).into()),
             None => None,
         };
         if let Some(key) = &key
@@ -278,12 +301,14 @@ impl Engine {
             return Ok(id);
         }
         let id = self.new_id();
-        let started = match self.counts().0 >= self.0.config.awake_max {
-            true => self.start_asleep(id, &program, input, key.clone()).await.map_err(Refused::from),
-            false => self.start_awake(id, program, input, key.clone()).await,
-        };
-        match (started, &key) {
-            (Ok(()), _) => Ok(id),
+        let (told, answer) = oneshot::channel();
+        let is_crowded = self.room() == 0;
+        // A task of its own drives it, so that a caller who goes away leaves nothing half begun. One for which there is no room is
+        // written, put to sleep, and waits behind those that are due before it.
+        let driving = self.take_up(Run::new(id), program, u64::MAX).crowded(is_crowded);
+        self.spawn(driving, Input { cause: Cause::Start { input, key: key.clone() }, told: Some(told) });
+        match (answer.await.unwrap_or_else(|_| Err(self.why_stopped())), &key) {
+            (Ok(_), _) => Ok(id),
             // Somebody else started it by the same key in the same moment.
             (Err(Refused::StartedBefore), Some(key)) => {
                 self.0.journal.started_by(key).await?.ok_or(Refused::StartedBefore)
@@ -292,56 +317,13 @@ impl Engine {
         }
     }
 
-    async fn start_awake(
-        &self,
-        id: RunId,
-        program: Arc<Program>,
-        input: Arc<Value>,
-        key: Option<String>,
-    ) -> Result<(), Refused> {
-        let (told, answer) = oneshot::channel();
-        let driving = self.take_up(Run::new(id), program, u64::MAX).started_by(key);
-        self.spawn(driving, Input { cause: Cause::Start { input }, told: Some(told) });
-        answer.await.unwrap_or_else(|_| Err(self.why_stopped())).map(drop)
-    }
-
-    /// Starts a run for which there is no room in memory now: it waits in the store, behind those that are due before it.
-    async fn start_asleep(
-        &self,
-        id: RunId,
-        program: &Arc<Program>,
-        input: Arc<Value>,
-        key: Option<String>,
-    ) -> Result<(), JournalError> {
-        let now = self.0.clock.now();
-        let cause = Cause::Start { input };
-        let turn = drive::in_world(self, program, &Run::new(id), move |world, run| {
-            decide(world, run.clone(), &cause, now)
-        })
-        .await;
-        let Some(record) = turn.record else { return Ok(()) };
-        let (run, name) = (turn.run, program.name());
-        let told = self.lifecycle_of(&Run::new(id), name, &record);
-        let listens = listens(&run);
-        let sleeper = (!run.status.is_final()).then(|| Sleeper::of(&run, name, None, listens, Some(now)));
-        let is_asleep = sleeper.is_some();
-        let start = key.map(|key| (key, id));
-        let beside = Beside { sleeper, start, ..Beside::default() };
-        self.0.journal.append(&run, name, record, None, beside).await?;
-        self.tell_lifecycle(told);
-        if is_asleep {
-            self.runs().falls_asleep(id, Some(now));
-            self.0.changed.notify_one();
-        }
-        Ok(())
-    }
-
     /// Waits until a run has ended. Cancel safe.
     ///
     /// # Errors
     /// When there is no such run, or runs are not driven any more.
     pub async fn wait(&self, id: RunId) -> Result<Summary, Refused> {
-        let Some(ends) = self.runs().wait(id) else {
+        let waits = self.runs().wait(id);
+        let Some(ends) = waits else {
             return match self.0.journal.ended(id).await? {
                 Some((summary, _)) => Ok(summary),
                 None => Err(self.not_there(id)),
@@ -350,8 +332,11 @@ impl Engine {
         let mut stopped = self.0.stopped.subscribe();
         tokio::select! {
             biased;
-            summary = ends => summary.map_err(|_| self.why_stopped()),
-            _ = stopped.wait_for(Option::is_some) => Err(self.why_stopped()),
+            summary = ends => match summary {
+                Ok(summary) => Ok(summary),
+                Err(_) => Err(self.why_gone(id).await),
+            },
+            () = drive::is_stopped(&mut stopped) => Err(self.why_stopped()),
         }
     }
 
@@ -371,46 +356,57 @@ impl Engine {
     /// # Errors
     /// When there is no such run.
     pub async fn show(&self, id: RunId) -> Result<Shown, Refused> {
-        if let Some((summary, last)) = self.0.journal.ended(id).await? {
-            let records = self.0.journal.history(last).await?;
-            return Ok(Shown { summary, run: None, records });
+        match self.look(id).await {
+            Ok((run, last)) => {
+                let program = self.program_of(&run).await?;
+                let records = self.0.journal.history(last).await?;
+                Ok(Shown { summary: Summary::of(&run, program.name()), run: Some(run), records })
+            }
+            // What is not driven has ended, this very moment perhaps, or never was.
+            Err(Refused::NoRun(_) | Refused::Ended(_)) => {
+                let ended = self.0.journal.ended(id).await?;
+                let (summary, last) = ended.ok_or_else(|| self.not_there(id))?;
+                let records = self.0.journal.history(last).await?;
+                Ok(Shown { summary, run: None, records })
+            }
+            Err(why) => Err(why),
         }
-        let (run, last) = self.look(id).await?;
-        let program = self.program_of(&run).await?;
-        let records = self.0.journal.history(last).await?;
-        Ok(Shown { summary: Summary::of(&run, program.name()), run: Some(run), records })
     }
 
-    /// Runs that go on, then those that have ended, the latest of each first; at most `limit`, `after` one that was shown before.
+    /// Runs, the latest first, whether they go on or have ended; at most `limit`, `after` one that was shown before. Page by page
+    /// each is shown once, though runs end meanwhile.
     ///
     /// # Errors
     /// When they cannot be read.
     pub async fn list(&self, after: Option<RunId>, limit: usize) -> Result<Vec<Summary>, Refused> {
+        // First those that go on: one that ends meanwhile is among those that have ended.
         let mut live = self.runs().ids();
-        live.sort_unstable();
-        let mut found = Vec::new();
-        let is_ended = match after {
-            Some(after) => live.binary_search(&after).is_err(),
-            None => false,
-        };
-        if !is_ended {
-            let from = live.into_iter().rev().filter(|id| after.is_none_or(|after| *id < after));
-            for id in from.take(limit) {
-                match self.look(id).await {
-                    Ok((run, _)) => {
-                        let program = self.program_of(&run).await?;
-                        found.push(Summary::of(&run, program.name()));
-                    }
-                    Err(Refused::NoRun(_) | Refused::Ended(_)) => {} // it ended just now
-                    Err(why) => return Err(why),
+        live.retain(|id| after.is_none_or(|after| *id < after));
+        live.sort_unstable_by(|one, other| other.cmp(one));
+        live.truncate(limit);
+        let ended = self.0.journal.ended_before(after, limit).await?;
+        let mut found: BTreeMap<RunId, Summary> =
+            ended.into_iter().map(|summary| (summary.id, summary)).collect();
+        for id in live {
+            if found.len() >= limit && found.first_key_value().is_some_and(|(oldest, _)| id < *oldest) {
+                break; // all others are older than what is shown
+            }
+            if found.contains_key(&id) {
+                continue;
+            }
+            let summary = match self.look(id).await {
+                Ok((run, _)) => Some(Summary::of(&run, self.program_of(&run).await?.name())),
+                Err(Refused::NoRun(_) | Refused::Ended(_)) => {
+                    self.0.journal.ended(id).await?.map(|(summary, _)| summary)
                 }
+                Err(why) => return Err(why),
+            };
+            found.extend(summary.map(|summary| (id, summary)));
+            while found.len() > limit {
+                found.pop_first();
             }
         }
-        let rest = limit.saturating_sub(found.len());
-        if rest > 0 {
-            found.extend(self.0.journal.ended_before(after.filter(|_| is_ended), rest).await?);
-        }
-        Ok(found)
+        Ok(found.into_values().rev().collect())
     }
 
     /// Ends a run before its end.
@@ -443,7 +439,8 @@ impl Engine {
     /// # Errors
     /// See [`Refused`]: some runs may have taken it. Publish it again.
     pub async fn publish(&self, event: Arc<Value>) -> Result<usize, Refused> {
-        self.check_size("the event", &event)?;
+        self.check_driven()?;
+        check_limits("the event", &event)?;
         check_event(&event)?;
         let (could_want, is_known) = self.keep_event(&event).await?;
         // One that comes again is not given to a task of a run of which another task took it.
@@ -452,15 +449,17 @@ impl Engine {
             false => Cause::Event { event: Arc::clone(&event) },
         };
         self.offer_to_schedules(&event).await?;
-        let mut given = 0;
+        let (mut given, mut refused) = (0, None);
         for id in could_want {
             match self.tell(id, cause.clone()).await {
                 Ok(_) => given += 1,
                 Err(Refused::NoRun(_) | Refused::Ended(_)) => {}
-                Err(why) => return Err(why),
+                Err(why @ Refused::Stopped(_)) => return Err(why),
+                // One that cannot take it keeps it from no other.
+                Err(why) => refused = Some(why),
             }
         }
-        Ok(given)
+        refused.map_or(Ok(given), Err)
     }
 
     /// How many runs are in memory, and how many sleep.
@@ -500,8 +499,38 @@ impl Engine {
     }
 
     fn sleep_after(&self) -> Duration {
-        let is_crowded = self.counts().0 >= self.0.config.awake_max;
-        if is_crowded { Duration::ZERO } else { self.0.config.sleep_after }
+        if self.room() == 0 { Duration::ZERO } else { self.0.config.sleep_after }
+    }
+
+    /// For how many more runs there is room in memory.
+    fn room(&self) -> usize {
+        self.runs().room(self.0.config.awake_max)
+    }
+
+    fn stopped(&self) -> watch::Receiver<Option<Refused>> {
+        self.0.stopped.subscribe()
+    }
+
+    /// Nothing is promised once nothing is driven any more.
+    fn check_driven(&self) -> Result<(), Refused> {
+        match &*self.0.stopped.borrow() {
+            Some(why) => Err(why.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Why a run that was driven does not answer.
+    async fn why_gone(&self, id: RunId) -> Refused {
+        // First this: what the store of a stopped engine shows is no promise.
+        if let Err(why) = self.check_driven() {
+            return why;
+        }
+        match self.0.journal.ended(id).await {
+            Ok(Some(_)) => Refused::Ended(id),
+            Ok(None) if self.runs().is_awake(id).is_some() => self.why_stopped(),
+            Ok(None) => Refused::Failed("see the log".to_owned()),
+            Err(why) => why.into(),
+        }
     }
 
     fn new_id(&self) -> RunId {
@@ -518,13 +547,6 @@ impl Engine {
         self.0.stopped.borrow().clone().unwrap_or_else(|| Refused::Stopped("the process stops".to_owned()))
     }
 
-    fn check_size(&self, what: &'static str, value: &Value) -> Result<(), Refused> {
-        if size_of(value) > VALUE_BYTES_MAX {
-            return Err(Refused::TooLarge { what, max: VALUE_BYTES_MAX });
-        }
-        Ok(())
-    }
-
     fn program_named(&self, name: &WorkflowName) -> Result<Arc<Program>, Refused> {
         let definitions = self.definitions();
         match definitions.find(name) {
@@ -539,14 +561,17 @@ impl Engine {
 
     /// The program with which a run began.
     async fn program_of(&self, run: &Run) -> Result<Arc<Program>, Refused> {
-        if let Some(program) = self.definitions().by_digest(&run.definition) {
+        self.program_by(&run.definition).await
+    }
+
+    async fn program_by(&self, digest: &Digest) -> Result<Arc<Program>, Refused> {
+        if let Some(program) = self.definitions().by_digest(digest) {
             return Ok(program);
         }
-        let text = self.0.journal.definition(&run.definition).await?;
-        let text =
-            text.ok_or_else(|| Refused::Wrong(format!("the document of the run {} is not kept", run.id)))?;
+        let text = self.0.journal.definition(digest).await?;
+        let text = text.ok_or_else(|| Refused::Failed(format!("its document ({digest}) is not kept")))?;
         let definition = Definition::of_kept("the run's document", &text)
-            .map_err(|why| Refused::Wrong(format!("the document of the run {}: {why}", run.id)))?;
+            .map_err(|why| Refused::Failed(format!("its document ({digest}): {}", with_causes(&why))))?;
         self.definitions().keep(Arc::clone(&definition.program));
         Ok(definition.program)
     }
@@ -569,17 +594,50 @@ impl Engine {
     async fn run_within(&self, request: &RunRequest, key: &str, holder: RunId) -> Result<Answer, Problem> {
         let failed =
             |why: Refused| Standard::Runtime.problem(format!("the workflow {}: {why}", request.workflow));
-        let workflow = self.program_named(&request.workflow).map_err(failed)?.name().clone();
-        let key = format!("{holder}.{}", crate::run::Digest::of(key.as_bytes()));
-        let id = self.start(&workflow, Arc::clone(&request.input), Some(&key)).await.map_err(failed)?;
+        let program = match self.program_named(&request.workflow) {
+            Ok(program) => program,
+            Err(unknown) => {
+                let kept = self.unless_stopped(self.program_kept(&request.workflow).await).await;
+                kept.map_err(failed)?.ok_or_else(|| failed(unknown))?
+            }
+        };
+        let key = format!("{holder}.{}", Digest::of(key.as_bytes()));
+        let started = self.start_program(program, Arc::clone(&request.input), Some(&key)).await;
+        let id = self.unless_stopped(started).await.map_err(failed)?;
         if !request.awaited {
             return Ok(Answer::Begun);
         }
-        let summary = self.wait(id).await.map_err(failed)?;
+        let patient = Patient::new(self, holder);
+        let ended = self.wait(id).await;
+        drop(patient);
+        let summary = self.unless_stopped(ended).await.map_err(failed)?;
         match (summary.status, summary.problem) {
             (Status::Completed, _) => Ok(Answer::Run(summary.output.unwrap_or_default())),
             (_, Some(problem)) => Err(Problem { instance: None, ..problem }),
             (status, None) => Err(failed(Refused::Wrong(format!("it is {}", status.word())))),
+        }
+    }
+
+    /// What became of something, unless the process stops or runs are not driven any more: that is no problem of a task.
+    async fn unless_stopped<T>(&self, found: Result<T, Refused>) -> Result<T, Refused> {
+        match found {
+            Err(Refused::Stopped(_)) => std::future::pending().await,
+            found => found,
+        }
+    }
+
+    /// What a name meant to the process before. Runs go on before this one is told which workflows there are; those that ask for
+    /// another meanwhile must not fail by that.
+    async fn program_kept(&self, name: &WorkflowName) -> Result<Option<Arc<Program>>, Refused> {
+        if self.0.is_told.load(Ordering::SeqCst) {
+            return Ok(None);
+        }
+        let versions = self.0.journal.versions(name).await?;
+        let is_any = matches!(name.version.as_str(), "latest" | "");
+        let found = versions.into_iter().filter(|(version, _)| is_any || *version == name.version);
+        match found.max_by_key(|(version, _)| definitions::order_of(version)) {
+            Some((_, digest)) => self.program_by(&digest).await.map(Some),
+            None => Ok(None),
         }
     }
 
@@ -603,7 +661,7 @@ impl Engine {
         match sent {
             runs::Sent::Awake => {}
             runs::Sent::Full => return Err(Refused::Busy(id)),
-            runs::Sent::Asleep(input) => self.wake(id, input).await?,
+            runs::Sent::Asleep(input) => self.wake(id, input)?,
             runs::Sent::Unknown => {
                 return Err(match self.0.journal.ended(id).await? {
                     Some(_) => Refused::Ended(id),
@@ -611,12 +669,16 @@ impl Engine {
                 });
             }
         }
-        // Who ended before it read this tells nobody.
-        answer.await.unwrap_or(Err(Refused::Ended(id)))
+        match answer.await {
+            Ok(told) => told,
+            // It ended before it read this, or it is not driven any more.
+            Err(_) => Err(self.why_gone(id).await),
+        }
     }
 
-    /// Reads a run back and drives it on with what happens to it.
-    async fn wake(&self, id: RunId, input: Input) -> Result<(), Refused> {
+    /// Has a run read back and driven on with what happens to it. A task of its own does that: a caller who goes away would leave
+    /// a run that neither sleeps nor is driven.
+    fn wake(&self, id: RunId, input: Input) -> Result<(), Refused> {
         let (inbox, messages) = mpsc::channel(INBOX_MAX);
         let first_unkept = Arc::new(AtomicU64::new(u64::MAX));
         let awake = Awake { inbox, first_unkept: Arc::clone(&first_unkept) };
@@ -628,24 +690,28 @@ impl Engine {
             runs::Claim::Sent(runs::Sent::Unknown) => return Err(Refused::NoRun(id)),
             runs::Claim::Sent(_) => return Err(Refused::Busy(id)),
         };
-        let read_back = async {
-            let sleeper = self.0.journal.sleeper(id).await?.ok_or(Refused::NoRun(id))?;
-            let program = self.program_of(&sleeper.run).await?;
-            Ok((sleeper, program))
-        };
-        match read_back.await {
-            Ok((sleeper, program)) => {
-                let driving = Driving::new(self.clone(), program, sleeper.run, first_unkept, messages);
-                let kept = driving.records();
-                let driving = driving.read_back(sleeper.last, Some(kept));
-                self.0.tasks.spawn("workflow run", OnStop::Abort, driving.drive(input));
-                Ok(())
+        let engine = self.clone();
+        self.0.tasks.spawn("workflow run", OnStop::Abort, async move {
+            let read_back = async {
+                let sleeper = engine.0.journal.sleeper(id).await?.ok_or(Refused::NoRun(id))?;
+                let program = engine.program_of(&sleeper.run).await?;
+                Ok((sleeper, program))
+            };
+            match read_back.await {
+                Ok((Sleeper { run, last, due, .. }, program)) => {
+                    let driving = Driving::new(engine, program, run, first_unkept, messages);
+                    let kept = driving.records();
+                    driving.read_back(last, Some(kept)).woken(due).drive(input).await;
+                }
+                Err(why) => {
+                    engine.gave_up(id, &why);
+                    if let Some(told) = input.told {
+                        let _nobody_waits = told.send(Err(why));
+                    }
+                }
             }
-            Err(why) => {
-                self.gave_up(id, &why);
-                Err(why)
-            }
-        }
+        });
+        Ok(())
     }
 
     /// Where a run that goes on stands, and where its last record is.
@@ -687,18 +753,32 @@ impl Engine {
         self.0.changed.notify_one();
     }
 
-    /// A run that cannot be written is not driven on: what is true of it is in the journal.
+    /// A run that cannot be written is not driven on: what is true of it is in the journal, and the next process tries again.
     fn gave_up(&self, id: RunId, why: &Refused) {
-        if let Refused::Stopped(reason) = why {
-            tracing::error!(%reason, "runs are not driven any more");
+        match why {
             // First this, so that who finds the run gone finds out why.
-            self.0.stopped.send_replace(Some(why.clone()));
-        } else if *why != Refused::StartedBefore {
-            tracing::error!(run = %id, %why, "the run is not driven on");
+            Refused::Stopped(_) => self.stop(why),
+            Refused::StartedBefore | Refused::NoRun(_) => {}
+            _ => tracing::error!(run = %id, %why, "the run is not driven on"),
         }
         self.events().forget(id);
-        self.runs().forget(id);
+        match why {
+            Refused::StartedBefore | Refused::NoRun(_) => self.runs().forget(id),
+            _ => self.runs().gives_up(id),
+        }
         self.0.changed.notify_one();
+    }
+
+    /// From now on nothing is driven, nothing asked and nothing promised.
+    fn stop(&self, why: &Refused) {
+        let is_first = self.0.stopped.send_if_modified(|stopped| {
+            let is_first = stopped.is_none();
+            stopped.get_or_insert_with(|| why.clone());
+            is_first
+        });
+        if is_first {
+            tracing::error!(%why, "no run is driven on");
+        }
     }
 
     /// Events of runs are given to those that wait. Until that is done a recovery reads the record at `written` again.
@@ -710,8 +790,20 @@ impl Engine {
         let engine = self.clone();
         self.0.tasks.spawn("workflow events", OnStop::Abort, async move {
             for event in events {
-                if let Err(why) = engine.publish(event).await {
-                    tracing::warn!(%why, "an event of a run was not given to all that wait");
+                let mut failures = 0;
+                while let Err(why) = engine.publish(Arc::clone(&event)).await {
+                    match why {
+                        Refused::Busy(_) => {}
+                        // The next process reads the record again.
+                        Refused::Stopped(_) => return,
+                        why => {
+                            tracing::warn!(%why, "an event of a run was not given to all that wait");
+                            break;
+                        }
+                    }
+                    let mut rng = Rng::seeded(written.unwrap_or_default());
+                    engine.0.clock.sleep(GIVE_AGAIN.wait(failures, &mut rng)).await;
+                    failures += 1;
                 }
             }
             written.iter().for_each(|at| engine.events().sent(*at));
@@ -732,6 +824,8 @@ impl Engine {
             let program = match self.program_of(&run).await {
                 Ok(program) => program,
                 Err(why) => {
+                    // The mark must not pass it: another release may know how to go on.
+                    self.runs().keeps_from(first);
                     tracing::error!(run = %run.id, %why, "the run cannot be driven on");
                     continue;
                 }
@@ -753,10 +847,8 @@ impl Engine {
             let now = self.0.clock.now();
             let (due, next) = self.runs().due(now, self.0.config.awake_max);
             for id in due {
-                let input = Input { cause: Cause::Time, told: None };
-                if let Err(why) = self.wake(id, input).await {
-                    self.gave_up(id, &why);
-                }
+                // Whoever woke it meanwhile knows what time it is, and who cannot read it back says so.
+                let _woken_by_another = self.wake(id, Input { cause: Cause::Time, told: None });
             }
             let sleep = async {
                 match next {
@@ -779,16 +871,49 @@ impl Engine {
             // First this: what is begun after it is behind it.
             let next = self.0.journal.next();
             let mark = self.runs().first_unkept().min(self.events().first_unsent()).min(next);
-            if mark == marked {
-                continue;
-            }
-            match self.0.journal.mark(mark).await {
+            let journal = &self.0.journal;
+            // With nothing to note it is asked whether another process has taken over, so that an idle one finds out too.
+            let done = if mark == marked { journal.check().await } else { journal.mark(mark).await };
+            match done {
                 Ok(()) => marked = mark,
                 Err(why) => {
-                    tracing::warn!(why = %with_causes(&why), "how far back a recovery must read was not noted")
+                    tracing::warn!(why = %with_causes(&why), "how far back a recovery must read was not noted");
+                    if let why @ Refused::Stopped(_) = Refused::from(why) {
+                        return self.stop(&why);
+                    }
                 }
             }
         }
+    }
+}
+
+/// A run that waits for another, as long as this lives.
+struct Patient<'e> {
+    engine: &'e Engine,
+    run: RunId,
+}
+
+impl<'e> Patient<'e> {
+    fn new(engine: &'e Engine, run: RunId) -> Self {
+        engine.runs().is_patient(run);
+        engine.0.changed.notify_one();
+        Self { engine, run }
+    }
+}
+
+impl Drop for Patient<'_> {
+    fn drop(&mut self) {
+        self.engine.runs().is_impatient(self.run);
+    }
+}
+
+fn check_limits(what: &'static str, value: &Value) -> Result<(), Refused> {
+    if size_of(value) > VALUE_BYTES_MAX {
+        return Err(Refused::TooLarge { what, max: VALUE_BYTES_MAX });
+    }
+    match over_limits(value) {
+        Some(found) => Err(Refused::Wrong(format!("{what} {found}"))),
+        None => Ok(()),
     }
 }
 

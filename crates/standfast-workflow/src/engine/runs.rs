@@ -33,6 +33,10 @@ pub(super) struct Runs {
     /// Where the last record of a run in memory is.
     last: HashMap<RunId, u64>,
     waiting: HashMap<RunId, Vec<oneshot::Sender<Summary>>>,
+    /// Those in memory that wait for other runs, and for how many each.
+    patient: HashMap<RunId, usize>,
+    /// Where the first record is of a run that is not driven on and that only the journal knows: the next process tries again.
+    given_up: Option<u64>,
 }
 
 /// Who wakes a run.
@@ -93,6 +97,39 @@ impl Runs {
         self.last.insert(id, at);
     }
 
+    /// The run is not driven on, but not at its end either.
+    pub(super) fn gives_up(&mut self, id: RunId) {
+        if let Some(awake) = self.awake.get(&id) {
+            self.keeps_from(awake.first_unkept.load(Ordering::SeqCst));
+        }
+        self.forget(id);
+    }
+
+    /// Records from here on are kept for the next process.
+    pub(super) fn keeps_from(&mut self, first: u64) {
+        self.given_up = Some(self.given_up.map_or(first, |known| known.min(first)));
+    }
+
+    /// From now on it waits for another run.
+    pub(super) fn is_patient(&mut self, id: RunId) {
+        *self.patient.entry(id).or_default() += 1;
+    }
+
+    pub(super) fn is_impatient(&mut self, id: RunId) {
+        if let Some(count) = self.patient.get_mut(&id) {
+            *count -= 1;
+            if *count == 0 {
+                self.patient.remove(&id);
+            }
+        }
+    }
+
+    /// For how many more there is room. Those that wait for others do not count: when they had all the room, those that they wait
+    /// for would have none, and nothing would go on.
+    pub(super) fn room(&self, awake_max: usize) -> usize {
+        awake_max.saturating_sub(self.awake.len().saturating_sub(self.patient.len()))
+    }
+
     pub(super) fn forget(&mut self, id: RunId) {
         self.stops_sleeping(id);
         self.awake.remove(&id);
@@ -143,7 +180,7 @@ impl Runs {
 
     /// Runs that are due, as far as there is room for them in memory, and when the next is.
     pub(super) fn due(&self, now: Stamp, awake_max: usize) -> (Vec<RunId>, Option<Stamp>) {
-        let room = awake_max.saturating_sub(self.awake.len()).min(WAKE_MAX);
+        let room = self.room(awake_max).min(WAKE_MAX);
         let due = self.due.iter().take_while(|(at, _)| *at <= now).take(room);
         let due: Vec<RunId> = due.map(|(_, id)| *id).collect();
         let next = self.due.iter().nth(due.len()).map(|(at, _)| *at);
@@ -161,6 +198,7 @@ impl Runs {
 
     /// Where the first record is that only the journal knows.
     pub(super) fn first_unkept(&self) -> u64 {
-        self.awake.values().map(|awake| awake.first_unkept.load(Ordering::SeqCst)).min().unwrap_or(u64::MAX)
+        let awake = self.awake.values().map(|awake| awake.first_unkept.load(Ordering::SeqCst));
+        awake.chain(self.given_up).min().unwrap_or(u64::MAX)
     }
 }

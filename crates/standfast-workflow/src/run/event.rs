@@ -1,10 +1,11 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use standfast_model::Stamp;
 
-use super::{Digest, Problem, RunId, ScopeId, State, Status};
+use super::{Digest, Problem, RunId, ScopeId, State, Status, given};
 
 /// What happened to a run at one moment: written together or not at all.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,8 +32,11 @@ pub enum Event {
         /// By this.
         input: Arc<Value>,
         /// What the first task is given, if that is something else.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
         given: Option<Arc<Value>>,
+        /// By which key of the caller's, if it gave one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<Arc<str>>,
         /// When it is given up.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         deadline: Option<Stamp>,
@@ -46,7 +50,7 @@ pub enum Event {
         /// Its place in the document.
         task: Arc<str>,
         /// Its input, if it is another than what its parent gave it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
         input: Option<Arc<Value>>,
         /// When it is given up.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,10 +72,10 @@ pub enum Event {
         /// Its place in the document.
         task: Arc<str>,
         /// What it yielded, if it is another than what it was given.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
         output: Option<Arc<Value>>,
         /// What the context is from now on, if it changed.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
         context: Option<Arc<Value>>,
         /// Where it leads, if that is decided by data: `continue`, `exit`, `end`, or a task's place in the document.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -112,7 +116,7 @@ pub enum Event {
         /// What it yielded.
         output: Arc<Value>,
         /// What the context is from now on, if it changed.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
         context: Option<Arc<Value>>,
         /// Where it leads, if that is decided by data: as of a task that takes no time.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -130,15 +134,38 @@ pub enum Event {
         /// In the form of `CloudEvents`.
         event: Arc<Value>,
     },
-    /// An event was taken by a task that waits.
+    /// An event was taken by a task that waits: what that changed and no more, since a wait may take many.
     Consumed {
         /// Which task.
         scope: ScopeId,
-        /// What became of its wait.
-        state: State,
+        /// What was read of it, if it counted.
+        #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+        read: Option<Arc<Value>>,
+        /// Something is done for it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_queued: bool,
+        /// Which of the patterns (of `all`) have had theirs, if that changed.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        met: Vec<bool>,
+        /// The same of the patterns that end the wait.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        ended: Vec<bool>,
+        /// What events must share from now on, by name, besides what they had to before.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        shared: BTreeMap<String, Value>,
+        /// No more events are waited for.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_complete: bool,
         /// Which event: the digest of its source and id, if it has these.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         key: Option<Digest>,
+    },
+    /// What is done for an event was done; what is done for the next is given what the first was given.
+    Handled {
+        /// Of which task.
+        scope: ScopeId,
+        /// What that yielded.
+        output: Arc<Value>,
     },
     /// The context is another from now on.
     Exported {
@@ -154,7 +181,7 @@ pub enum Event {
         /// How.
         status: Status,
         /// What it yielded.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
         output: Option<Arc<Value>>,
         /// What it failed by.
         #[serde(default, skip_serializing_if = "Option::is_none")]

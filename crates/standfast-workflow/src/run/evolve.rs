@@ -21,6 +21,7 @@ impl Run {
             started_at: Stamp::EPOCH,
             changed_at: Stamp::EPOCH,
             input: Arc::default(),
+            key: None,
             context: Arc::new(Value::Object(serde_json::Map::new())),
             output: None,
             problem: None,
@@ -71,7 +72,8 @@ impl Run {
     pub(crate) fn evolve(&mut self, event: &Event, at: Stamp) {
         self.steps += 1;
         match event {
-            Event::Started { definition, input, given, deadline } => {
+            Event::Started { definition, input, given, key, deadline } => {
+                self.key.clone_from(key);
                 self.definition = definition.clone();
                 self.start(input, given.as_ref(), *deadline, at);
             }
@@ -111,15 +113,41 @@ impl Run {
                 let last = Last { task: Arc::clone(task), then: then.clone() };
                 self.yielded(*parent, ordinal, last, output.clone().unwrap_or(raw), context.as_ref());
             }
-            Event::Consumed { scope: id, state, key } => {
-                if let Some(scope) = self.scopes.get_mut(id) {
-                    scope.state = state.clone();
+            Event::Consumed { scope: id, read, is_queued, met, ended, shared, is_complete, key } => {
+                if let Some(State::Listening(listening)) =
+                    self.scopes.get_mut(id).map(|scope| &mut scope.state)
+                {
+                    if *is_queued {
+                        listening.queued.extend(read.clone());
+                    }
+                    listening.consumed.extend(read.clone());
+                    for (places, changed) in [(&mut listening.met, met), (&mut listening.ended, ended)] {
+                        if !changed.is_empty() {
+                            places.clone_from(changed);
+                        }
+                    }
+                    listening.shared.extend(shared.clone());
+                    listening.is_complete = *is_complete;
                 }
                 if let Some(key) = key {
                     if self.taken.len() >= TAKEN_MAX {
                         self.taken.pop_front();
                     }
                     self.taken.push_back(Taken { key: key.clone(), scope: *id });
+                }
+            }
+            Event::Handled { scope: id, output } => {
+                self.remove_within(*id);
+                // What was begun is counted on: what is asked for the next event is something else, and so is its key.
+                if let Some(scope) = self.scopes.get_mut(id) {
+                    (scope.active, scope.last, scope.data) = (0, None, Arc::clone(&scope.input));
+                    if let State::Listening(listening) = &mut scope.state {
+                        listening.index += 1;
+                        listening.outputs.push(Arc::clone(output));
+                        if !listening.queued.is_empty() {
+                            listening.queued.remove(0);
+                        }
+                    }
                 }
             }
             Event::Iterated { scope } => {

@@ -50,6 +50,11 @@ impl Digest {
         Self(hex.into())
     }
 
+    /// One that was written.
+    pub(crate) fn from_text(text: &str) -> Self {
+        Self(text.into())
+    }
+
     /// As it is written.
     pub fn as_str(&self) -> &str {
         &self.0

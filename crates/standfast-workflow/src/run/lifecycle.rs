@@ -83,6 +83,7 @@ impl Telling<'_> {
             Event::Skipped { .. }
             | Event::Changed { .. }
             | Event::Iterated { .. }
+            | Event::Handled { .. }
             | Event::Consumed { .. }
             | Event::Emitted { .. }
             | Event::Exported { .. } => {}

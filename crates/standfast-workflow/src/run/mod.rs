@@ -10,7 +10,7 @@ mod problem;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use standfast_model::Stamp;
 
@@ -38,9 +38,13 @@ pub struct Run {
     pub changed_at: Stamp,
     /// What it was given.
     pub input: Arc<Value>,
+    /// By which key it was started, if by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Arc<str>>,
     /// What `$context` is.
     pub context: Arc<Value>,
     /// What it yielded; only of one that is completed.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub output: Option<Arc<Value>>,
     /// What it failed by; only of one that is faulted or cancelled.
     pub problem: Option<Problem>,
@@ -176,6 +180,7 @@ pub enum State {
     /// Tasks side by side.
     Fork {
         /// What each branch yielded, once it has.
+        #[serde(with = "places")]
         outputs: Vec<Option<Arc<Value>>>,
     },
     /// Tasks that may fail.
@@ -208,7 +213,7 @@ pub enum State {
         /// At which it is.
         phase: Phase,
         /// What the extended task yielded, once it has.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
         output: Option<Arc<Value>>,
         /// Where the extended task leads, if that was decided by data.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -247,6 +252,27 @@ pub struct Listening {
     pub outputs: Vec<Arc<Value>>,
     /// No more events are waited for.
     pub is_complete: bool,
+}
+
+/// A value that is there though it may be null: of an optional one serde would make nothing out of null.
+pub(crate) fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Arc<Value>>, D::Error> {
+    Arc::deserialize(from).map(Some)
+}
+
+/// Places of which some are filled, perhaps with null: as lists of one value or none.
+mod places {
+    use super::{Arc, Deserialize, Deserializer, Serialize, Serializer, Value};
+
+    pub(super) fn serialize<S: Serializer>(places: &[Option<Arc<Value>>], to: S) -> Result<S::Ok, S::Error> {
+        places.iter().map(Option::as_slice).collect::<Vec<_>>().serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<Option<Arc<Value>>>, D::Error> {
+        let places: Vec<Vec<Arc<Value>>> = Vec::deserialize(from)?;
+        Ok(places.into_iter().map(|place| place.into_iter().next()).collect())
+    }
 }
 
 impl Run {

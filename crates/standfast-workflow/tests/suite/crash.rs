@@ -161,6 +161,40 @@ async fn a_crash_at_any_commit_changes_neither_the_end_nor_the_effects() {
     assert!(crashes > 100, "only {crashes} crashes were tried");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_crash_while_the_first_is_recovered_changes_nothing_either() {
+    let mut pairs = 0;
+    let documents = documents().into_iter().filter(|(name, _)| ["three calls", "fork"].contains(name));
+    for (name, document) in documents {
+        let memory: Arc<dyn Store> = Arc::new(MemoryStore::new(Clock::system()));
+        let (whole, service) = finish(&document, memory, Service::start().await).await;
+        let (expected, effects) = (comparable(&whole), effects(&service));
+        'first: for first in 0.. {
+            for second in 0.. {
+                let memory: Arc<dyn Store> = Arc::new(MemoryStore::new(Clock::system()));
+                // The first time nobody is told of what was done, the second time it was not done.
+                let service = Service::start().await;
+                let (crashed, _, service) =
+                    with_crash(&document, Arc::clone(&memory), first, true, service).await;
+                if !crashed {
+                    break 'first;
+                }
+                let (crashed, _, service) =
+                    with_crash(&document, Arc::clone(&memory), second, false, service).await;
+                let (summary, service) = finish(&document, memory, service).await;
+                let case = format!("{name}, crashes at the commits {first} and {second}");
+                assert_eq!(comparable(&summary), expected, "{case}");
+                assert_eq!(self::effects(&service), effects, "{case}");
+                pairs += 1;
+                if !crashed {
+                    break;
+                }
+            }
+        }
+    }
+    assert!(pairs > 30, "only {pairs} pairs were tried");
+}
+
 /// How many effects there were, none of them twice for one key.
 fn effects(service: &Service) -> usize {
     service.seen(|seen| seen.effects.len())

@@ -15,6 +15,8 @@ mod quiet;
 mod resources;
 mod retries;
 mod rig;
+mod scale;
 mod scenarios;
 mod schedules;
 mod secrets;
+mod survive;

@@ -72,7 +72,9 @@ fn line(event: &Event, tasks: &HashMap<ScopeId, Arc<str>>) -> Option<(Option<Pai
         Event::Faulted { scope, problem } => {
             Some((Some(Paint::Bad), format!("{} fails: {problem}", of(scope))))
         }
-        Event::Changed { .. } | Event::Iterated { .. } | Event::Exported { .. } => None,
+        Event::Changed { .. } | Event::Iterated { .. } | Event::Handled { .. } | Event::Exported { .. } => {
+            None
+        }
         Event::Restarted { scope, state } => plain(match state {
             State::Pausing { failed, until, .. } => {
                 format!("{} is tried again at {until} (failed {failed} times)", of(scope))

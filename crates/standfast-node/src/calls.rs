@@ -1,0 +1,221 @@
+//! Requests of workflows to services of the stack: through the gateway, as between services. What a service has no room for waits here
+//! in a line instead of failing its run; the run itself stands in the journal all the while, so a crash loses no place in it but the
+//! order.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::Uri;
+use http::uri::Authority;
+use standfast_runtime::{Clock, Rng};
+use standfast_workflow::{Answer, Asked, Direct, Invoke, Problem, Request};
+use tokio::sync::Semaphore;
+
+use crate::wiring::Wiring;
+
+/// Requests of workflows that are under way to one service, before anything is known of what it can take, and at most.
+const PLACES_MAX: usize = 256;
+/// The pause before a request that found no room is sent again; the second is twice as long, up to [`PAUSE_MAX`].
+const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Requests to a service of the stack, `http://payments/charge`, go through the gateway like those of other services: with its budget
+/// for retries, its limits and its records. All others go straight where they are sent.
+#[derive(Debug)]
+pub(crate) struct ThroughGateway {
+    direct: Direct,
+    clock: Clock,
+    wiring: Arc<Wiring>,
+    lines: Mutex<BTreeMap<String, Arc<Line>>>,
+    chance: Mutex<Rng>,
+}
+
+impl ThroughGateway {
+    pub(crate) fn new(clock: Clock, wiring: Arc<Wiring>) -> Self {
+        let chance = Mutex::new(Rng::from_entropy());
+        Self { direct: Direct::new(clock), clock, wiring, lines: Mutex::default(), chance }
+    }
+
+    fn line(&self, service: &str) -> Arc<Line> {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(lines.entry(service.to_owned()).or_default())
+    }
+
+    /// Half of the pause is chance, so that those who were refused together do not come again together.
+    fn pause(&self, refused: u32) -> Duration {
+        let whole = PAUSE.saturating_mul(1 << refused.min(8)).min(PAUSE_MAX);
+        let chance = self.chance.lock().unwrap_or_else(PoisonError::into_inner).fraction();
+        whole.mul_f64(0.5 + 0.5 * chance)
+    }
+}
+
+#[async_trait]
+impl Invoke for ThroughGateway {
+    async fn invoke(&self, asked: &Asked) -> Result<Answer, Problem> {
+        let Some((service, moved)) = self.wiring_of(asked) else { return self.direct.invoke(asked).await };
+        let line = self.line(&service);
+        let mut refused = 0;
+        loop {
+            let left = asked.deadline.since(self.clock.now());
+            // Without a place in time it is asked nevertheless: the answer then says that the time is over.
+            let place = self.clock.timeout(left, line.places.acquire()).await.ok().and_then(Result::ok);
+            let answer = self.direct.invoke(&moved).await?;
+            let Some(refusal) = Refusal::of(&answer) else {
+                line.took_one();
+                return Ok(answer);
+            };
+            let pause = self.pause(refused);
+            if self.clock.now().plus(pause) >= asked.deadline {
+                return Ok(answer);
+            }
+            match place {
+                Some(place) if refusal == Refusal::Full && line.gives_one_up() => place.forget(),
+                place => drop(place),
+            }
+            self.clock.sleep(pause).await;
+            refused += 1;
+        }
+    }
+}
+
+impl ThroughGateway {
+    /// The service that is asked, and the same request to the gateway; `None` for a request to elsewhere.
+    fn wiring_of(&self, asked: &Asked) -> Option<(String, Asked)> {
+        let Request::Http(request) = &asked.request else { return None };
+        let service = match (request.uri.scheme_str(), request.uri.host(), request.uri.port_u16()) {
+            (Some("http"), Some(host), None | Some(80)) => host,
+            _ => return None,
+        };
+        let uri = moved(&request.uri, self.wiring.service(service)?)?;
+        let service = service.to_owned();
+        let mut asked = asked.clone();
+        if let Request::Http(request) = &mut asked.request {
+            request.uri = uri;
+        }
+        Some((service, asked))
+    }
+}
+
+fn moved(uri: &Uri, address: SocketAddr) -> Option<Uri> {
+    let mut parts = uri.clone().into_parts();
+    parts.authority = Some(address.to_string().parse::<Authority>().ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+/// Why the gateway did not pass a request on: no replica has seen it, so that it can wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    /// The service has as much to do as it can.
+    Full,
+    /// No replica is ready, or the same request is still under way: fewer requests would not help.
+    Later,
+}
+
+impl Refusal {
+    /// `None` for an answer of the service, and for refusals that stay.
+    fn of(answer: &Answer) -> Option<Self> {
+        let Answer::Http(answer) = answer else { return None };
+        match answer.headers.get("standfast-reason")?.as_bytes() {
+            b"overloaded" | b"too-many-held" | b"rate-limited" | b"route-full" => Some(Self::Full),
+            b"no-replica-ready" | b"key-in-use" => Some(Self::Later),
+            _ => None,
+        }
+    }
+}
+
+/// Who waits for a service, first come, first served; and how many are let through at a time: one fewer at each refusal, one more after
+/// as many answers as there are places (additive increase; Chiu and Jain 1989. One fewer for each of many refusals is as a factor).
+#[derive(Debug)]
+struct Line {
+    places: Semaphore,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    places: usize,
+    answers: usize,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self {
+            places: Semaphore::new(PLACES_MAX),
+            known: Mutex::new(Known { places: PLACES_MAX, answers: 0 }),
+        }
+    }
+}
+
+impl Line {
+    fn took_one(&self) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.answers += 1;
+        if known.answers >= known.places {
+            known.answers = 0;
+            if known.places < PLACES_MAX {
+                known.places += 1;
+                self.places.add_permits(1);
+            }
+        }
+    }
+
+    /// Whether a place less is right: one always stays.
+    fn gives_one_up(&self) -> bool {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let more = known.places > 1;
+        if more {
+            known.places -= 1;
+        }
+        more
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, StatusCode};
+    use standfast_workflow::HttpAnswer;
+
+    use super::*;
+
+    #[test]
+    fn a_service_is_asked_at_the_gateway_and_its_path_stays() {
+        let uri = "http://payments/charge?a=1".parse().unwrap();
+        let moved = moved(&uri, "127.0.0.1:4000".parse().unwrap()).unwrap();
+        assert_eq!(moved.to_string(), "http://127.0.0.1:4000/charge?a=1");
+    }
+
+    #[test]
+    fn only_what_no_replica_has_seen_waits() {
+        let of = |reason: &str| {
+            let headers =
+                HeaderMap::from_iter([("standfast-reason".parse().unwrap(), reason.parse().unwrap())]);
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            Refusal::of(&Answer::Http(HttpAnswer { status, headers, body: bytes::Bytes::new() }))
+        };
+        assert_eq!(of("overloaded"), Some(Refusal::Full));
+        assert_eq!(of("key-in-use"), Some(Refusal::Later));
+        assert_eq!(of("replica-broke-off"), None);
+        assert_eq!(of("key-reused"), None);
+    }
+
+    #[test]
+    fn a_line_shrinks_to_one_and_grows_again() {
+        let line = Line::default();
+        for _ in 0..PLACES_MAX * 2 {
+            let place = line.places.try_acquire();
+            match place {
+                Ok(place) if line.gives_one_up() => place.forget(),
+                other => drop(other),
+            }
+        }
+        assert_eq!(line.places.available_permits(), 1);
+        line.took_one();
+        assert_eq!(line.places.available_permits(), 2);
+        line.took_one();
+        line.took_one();
+        assert_eq!(line.places.available_permits(), 3);
+    }
+}
