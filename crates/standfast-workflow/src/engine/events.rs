@@ -12,8 +12,9 @@ use serde_json::Value;
 use standfast_model::Stamp;
 use standfast_store::{Batch, Scan, Space};
 
-use super::{Engine, JournalError};
-use crate::decide::{event_key, size_of, wants};
+use super::refused::{check_event, check_limits};
+use super::{Engine, JournalError, Refused};
+use crate::decide::{Cause, event_key, size_of, wants};
 use crate::program::{Program, Step};
 use crate::run::{Digest, Run, RunId, ScopeId, State};
 
@@ -162,6 +163,35 @@ impl Events {
 }
 
 impl Engine {
+    /// Keeps an event and gives it to the runs and schedules that could want it; done when all that took it have written so. Returns
+    /// to how many runs it was given. The same event (by source and id) may be published again: each task takes it once.
+    ///
+    /// # Errors
+    /// See [`Refused`]: some runs may have taken it. Publish it again.
+    pub async fn publish(&self, event: Arc<Value>) -> Result<usize, Refused> {
+        self.check_driven()?;
+        check_limits("the event", &event)?;
+        check_event(&event)?;
+        let (could_want, is_known) = self.keep_event(&event).await?;
+        // One that comes again is not given to a task of a run of which another task took it.
+        let cause = match is_known {
+            true => Cause::Kept { events: vec![Arc::clone(&event)] },
+            false => Cause::Event { event: Arc::clone(&event) },
+        };
+        self.offer_to_schedules(&event).await?;
+        let (mut given, mut refused) = (0, None);
+        for id in could_want {
+            match self.tell(id, cause.clone()).await {
+                Ok(_) => given += 1,
+                Err(Refused::NoRun(_) | Refused::Ended(_)) => {}
+                Err(why @ Refused::Stopped(_)) => return Err(why),
+                // One that cannot take it keeps it from no other.
+                Err(why) => refused = Some(why),
+            }
+        }
+        refused.map_or(Ok(given), Err)
+    }
+
     /// Reads what was kept when the process before ended.
     pub(super) async fn read_events(&self) -> Result<(), JournalError> {
         let mut scan = Scan::of(EVENTS, "");

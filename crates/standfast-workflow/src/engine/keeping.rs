@@ -1,0 +1,123 @@
+//! What goes on in the background: recovery, timers, the mark of a recovery, events of runs on their way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use standfast_runtime::{Backoff, OnStop, Rng, with_causes};
+
+use super::drive::Input;
+use super::{Engine, JournalError, Refused, journal};
+use crate::decide::Cause;
+
+/// How often it is noted how far back a recovery must read.
+const MARK_PERIOD: Duration = Duration::from_secs(1);
+/// Between attempts to give an event of a run to those that are too busy for it.
+const GIVE_AGAIN: Backoff = Backoff { base: Duration::from_millis(20), cap: Duration::from_secs(1) };
+
+impl Engine {
+    pub(super) async fn recover(&self) -> Result<(), JournalError> {
+        let found = self.0.journal.recover().await?;
+        let mut listening = Vec::new();
+        for (id, due, listens) in found.sleeping {
+            if listens {
+                self.events().may_want_any(id);
+                listening.push(id);
+            }
+            self.runs().falls_asleep(id, due);
+        }
+        for journal::Left { run, first, last, kept } in found.awake {
+            let program = match self.program_of(&run).await {
+                Ok(program) => program,
+                Err(why) => {
+                    // The mark must not pass it: another release may know how to go on.
+                    self.runs().keeps_from(first);
+                    tracing::error!(run = %run.id, %why, "the run cannot be driven on");
+                    continue;
+                }
+            };
+            let id = run.id;
+            let driving = self.take_up(run, program, first).read_back(Some(last), kept);
+            self.wrote(id, last);
+            self.spawn(driving, Input { cause: Cause::Time, told: None });
+        }
+        self.published(found.emitted, None);
+        let looking = self.clone();
+        self.0.tasks.spawn("workflow listeners", OnStop::Abort, looking.look_at_sleepers(listening));
+        Ok(())
+    }
+
+    /// Wakes runs when they are due, as long as there is room for them.
+    pub(super) async fn wake_the_due(self) {
+        loop {
+            let now = self.0.clock.now();
+            let (due, next) = self.runs().due(now, self.0.config.awake_max);
+            for id in due {
+                // Whoever woke it meanwhile knows what time it is, and who cannot read it back says so.
+                let _woken_by_another = self.wake(id, Input { cause: Cause::Time, told: None });
+            }
+            let sleep = async {
+                match next {
+                    Some(next) => self.0.clock.sleep_until(next).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = self.0.changed.notified() => {}
+                () = sleep => {}
+            }
+        }
+    }
+
+    pub(super) async fn keep_marking(self) {
+        let mut marked = 0;
+        loop {
+            self.0.clock.sleep(MARK_PERIOD).await;
+            // First this: what is begun after it is behind it.
+            let next = self.0.journal.next();
+            let mark = self.runs().first_unkept().min(self.events().first_unsent()).min(next);
+            let journal = &self.0.journal;
+            // With nothing to note it is asked whether another process has taken over, so that an idle one finds out too.
+            let done = if mark == marked { journal.check().await } else { journal.mark(mark).await };
+            match done {
+                Ok(()) => marked = mark,
+                Err(why) => {
+                    tracing::warn!(why = %with_causes(&why), "how far back a recovery must read was not noted");
+                    if let why @ Refused::Stopped(_) = Refused::from(why) {
+                        return self.stop(&why);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Events of runs are given to those that wait. Until that is done a recovery reads the record at `written` again.
+    pub(super) fn published(&self, events: Vec<Arc<Value>>, written: Option<u64>) {
+        if events.is_empty() {
+            return;
+        }
+        written.iter().for_each(|at| self.events().sends(*at));
+        let engine = self.clone();
+        self.0.tasks.spawn("workflow events", OnStop::Abort, async move {
+            for event in events {
+                let mut failures = 0;
+                while let Err(why) = engine.publish(Arc::clone(&event)).await {
+                    match why {
+                        Refused::Busy(_) => {}
+                        // The next process reads the record again.
+                        Refused::Stopped(_) => return,
+                        why => {
+                            tracing::warn!(%why, "an event of a run was not given to all that wait");
+                            break;
+                        }
+                    }
+                    let mut rng = Rng::seeded(written.unwrap_or_default());
+                    engine.0.clock.sleep(GIVE_AGAIN.wait(failures, &mut rng)).await;
+                    failures += 1;
+                }
+            }
+            written.iter().for_each(|at| engine.events().sent(*at));
+        });
+    }
+}

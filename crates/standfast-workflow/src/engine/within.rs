@@ -1,0 +1,70 @@
+//! A run for a task of another run.
+
+use std::sync::Arc;
+
+use super::{Engine, Refused};
+use crate::ask::{Answer, RunRequest};
+use crate::run::{Digest, Problem, RunId, Standard, Status};
+
+impl Engine {
+    /// Runs a workflow for a task of another run: the task's key is the start's, so that asking twice starts one.
+    pub(super) async fn run_within(
+        &self,
+        request: &RunRequest,
+        key: &str,
+        holder: RunId,
+    ) -> Result<Answer, Problem> {
+        let failed =
+            |why: Refused| Standard::Runtime.problem(format!("the workflow {}: {why}", request.workflow));
+        let program = match self.program_named(&request.workflow) {
+            Ok(program) => program,
+            Err(unknown) => {
+                let kept = self.unless_stopped(self.program_kept(&request.workflow).await).await;
+                kept.map_err(failed)?.ok_or_else(|| failed(unknown))?
+            }
+        };
+        let key = format!("{holder}.{}", Digest::of(key.as_bytes()));
+        let started = self.start_program(program, Arc::clone(&request.input), Some(&key)).await;
+        let id = self.unless_stopped(started).await.map_err(failed)?;
+        if !request.awaited {
+            return Ok(Answer::Begun);
+        }
+        let patient = Patient::new(self, holder);
+        let ended = self.wait(id).await;
+        drop(patient);
+        let summary = self.unless_stopped(ended).await.map_err(failed)?;
+        match (summary.status, summary.problem) {
+            (Status::Completed, _) => Ok(Answer::Run(summary.output.unwrap_or_default())),
+            (_, Some(problem)) => Err(Problem { instance: None, ..problem }),
+            (status, None) => Err(failed(Refused::Wrong(format!("it is {}", status.word())))),
+        }
+    }
+
+    /// What became of something, unless the process stops or runs are not driven any more: that is no problem of a task.
+    pub(super) async fn unless_stopped<T>(&self, found: Result<T, Refused>) -> Result<T, Refused> {
+        match found {
+            Err(Refused::Stopped(_)) => std::future::pending().await,
+            found => found,
+        }
+    }
+}
+
+/// A run that waits for another, as long as this lives.
+struct Patient<'e> {
+    engine: &'e Engine,
+    run: RunId,
+}
+
+impl<'e> Patient<'e> {
+    fn new(engine: &'e Engine, run: RunId) -> Self {
+        engine.runs().is_patient(run);
+        engine.0.changed.notify_one();
+        Self { engine, run }
+    }
+}
+
+impl Drop for Patient<'_> {
+    fn drop(&mut self) {
+        self.engine.runs().is_impatient(self.run);
+    }
+}
