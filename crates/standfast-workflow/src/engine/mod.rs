@@ -21,6 +21,7 @@ mod refused;
 mod runs;
 mod schedule;
 mod shown;
+mod waiters;
 mod within;
 
 use std::sync::atomic::{AtomicBool, Ordering};
