@@ -21,7 +21,7 @@ use standfast_runtime::{Clock, Tasks};
 use standfast_store::{EmbeddedOptions, EmbeddedStore};
 use standfast_workflow::{
     Answer, Asked, Definition, Engine, EngineConfig, Evaluator, EvaluatorConfig, Invoke, Problem, RunId,
-    Status, WorkflowName,
+    Status, Told, WorkflowName,
 };
 use tokio::task::JoinSet;
 
@@ -29,8 +29,6 @@ type Anyhow<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Starts under way at a time, where nothing else is said.
 const AT_A_TIME: usize = 256;
-/// Runs that are read at a time.
-const PAGE: usize = 1_000;
 
 #[derive(Debug)]
 struct Nobody;
@@ -187,17 +185,27 @@ async fn wake(folder: &str, patience: Duration) -> Anyhow<()> {
     let (awake, asleep) = engine.counts();
     tell("open", (awake + asleep) as u64, from, cpu, &json!({"awake": awake, "asleep": asleep}))?;
     let (from, cpu) = (Instant::now(), cpu_seconds()?);
+    let (ended, mut told) = (Arc::new(Mutex::new(Vec::new())), engine.lifecycle());
+    let reading = Arc::clone(&ended);
+    tokio::spawn(async move {
+        while let Some(told) = told.next().await {
+            let Told::Event(event) = told else { continue };
+            let name = event["data"]["name"].as_str().and_then(|name| name.strip_prefix("bench-"));
+            let id = name.and_then(|name| name.strip_suffix(".bench")?.parse::<RunId>().ok());
+            if event["type"] == "io.serverlessworkflow.workflow.completed.v1"
+                && let (Some(id), Ok(mut ended)) = (id, reading.lock())
+            {
+                ended.push(id);
+            }
+        }
+    });
     tokio::time::sleep(patience).await;
     let (awake, asleep_now) = engine.counts();
-    let (mut late, mut after) = (Vec::new(), None);
-    loop {
-        let page = engine.list(after, PAGE).await?;
-        let Some(last) = page.last() else { break };
-        after = Some(last.id);
-        for run in page.iter().filter(|run| run.status == Status::Completed) {
-            let wait = run.input["milliseconds"].as_f64().unwrap_or_default();
-            late.push(run.changed_at.since(run.started_at).as_secs_f64() * 1_000.0 - wait);
-        }
+    let mut late = Vec::new();
+    for id in ended.lock().map_err(|_| "the reader broke")?.clone() {
+        let run = engine.wait(id).await?;
+        let wait = run.input["milliseconds"].as_f64().unwrap_or_default();
+        late.push(run.changed_at.since(run.started_at).as_secs_f64() * 1_000.0 - wait);
     }
     late.sort_by(f64::total_cmp);
     let least = late.first().copied();
