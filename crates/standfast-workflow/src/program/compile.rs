@@ -136,6 +136,9 @@ impl Building<'_> {
         self.program.input = self.intake(&document.input, "/input");
         self.program.output = self.outlet(&document.output, "/output");
         self.program.timeout = self.timeout(document.timeout.as_ref());
+        if document.options.deadline.is_some() {
+            self.refuse("/document/metadata/standfast", "`deadline`");
+        }
         self.program.schedule = document.schedule.as_ref().and_then(|schedule| self.schedule(schedule));
         self.extensions = self.extensions();
         // Functions that extensions call are not extended; those of tasks are, so they are compiled anew.
@@ -187,6 +190,10 @@ impl Building<'_> {
         names: &[(&str, TaskId)],
         pointer: &str,
     ) {
+        let options = &task.options;
+        if options.key.is_some() || options.parallel.is_some() || !options.compensate.is_empty() {
+            self.refuse(pointer, "`metadata.standfast`");
+        }
         let step = self.step(task, names, pointer);
         let mut described = Task {
             name: task.name.as_str().into(),
