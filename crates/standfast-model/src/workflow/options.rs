@@ -7,7 +7,8 @@ use super::period::{Delay, delay};
 use super::task::{PROTOCOLS, TASKS, Task};
 use super::value::{Template, TextTemplate, open_object};
 use crate::shape::{Choice, Context, Fields, Object, Shape, Whole, decode_object};
-use crate::yaml::{self, Node};
+use crate::source::Span;
+use crate::yaml::{self, Entry, Node};
 
 /// Most rounds of a loop side by side.
 const CONCURRENCY_MAX: u32 = 1_000;
@@ -187,6 +188,15 @@ fn compensate(f: &mut Fields<'_, '_>) -> Vec<Task> {
         );
     }
     tasks.unwrap_or_default()
+}
+
+/// Where `compensate` stands in a task's `metadata`, if it does.
+pub(super) fn place_of_compensate(metadata: &Node) -> Option<Span> {
+    fn within<'n>(node: &'n Node, key: &str) -> Option<&'n Entry> {
+        let yaml::Value::Mapping(entries) = &node.value else { return None };
+        entries.iter().find(|entry| &*entry.key.text == key)
+    }
+    Some(within(&within(metadata, "standfast")?.value, "compensate")?.key.span)
 }
 
 /// A key of a step, or what yields it.

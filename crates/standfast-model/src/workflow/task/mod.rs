@@ -32,7 +32,7 @@ pub use try_catch::{Catch, ErrorFilter, Try};
 pub(crate) use call::PROTOCOLS;
 pub(crate) use raise::ERROR;
 
-use super::options::{Metadata, OfTask, TaskOptions};
+use super::options::{Metadata, OfTask, TaskOptions, place_of_compensate};
 use super::period::Delay;
 use super::policy::{Timeout, timeout};
 use super::value::{Condition, Expression, INPUT, Input, NAME, Named, OUTPUT, Output, Template};
@@ -348,14 +348,6 @@ fn text_of(entry: Option<&Entry>) -> Option<String> {
         yaml::Value::Scalar(scalar) => Some(scalar.text.to_string()),
         _ => None,
     }
-}
-
-fn place_of_compensate(metadata: &Node) -> Option<Span> {
-    fn within<'n>(node: &'n Node, key: &str) -> Option<&'n Entry> {
-        let yaml::Value::Mapping(entries) = &node.value else { return None };
-        entries.iter().find(|entry| &*entry.key.text == key)
-    }
-    Some(within(&within(metadata, "standfast")?.value, "compensate")?.key.span)
 }
 
 /// Rounds side by side have nothing that one could tell the next.
