@@ -66,7 +66,10 @@ async fn book(
         Commit::Refused { .. } => {
             let stored = state.get_written(deadline, &booked).await?.value;
             if stored != text.as_bytes() {
-                return Err(Problem::conflict("booked_differently", "something else was booked by this name"));
+                return Err(Problem::conflict(
+                    "booked_differently",
+                    "something else was booked by this name",
+                ));
             }
             Ok(json_text(StatusCode::OK, stored))
         }

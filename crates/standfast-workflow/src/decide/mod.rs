@@ -8,6 +8,7 @@ mod extended;
 mod flow;
 mod fork;
 mod function;
+mod interest;
 mod join;
 mod length;
 mod listen;
@@ -24,7 +25,8 @@ use serde_json::Value;
 use standfast_model::Stamp;
 use standfast_model::workflow::bad_step_key;
 
-pub(crate) use listen::{event_key, gather, is_full, nothing_yet, wants};
+pub(crate) use interest::{Interest, at, interests, sign};
+pub(crate) use listen::{event_key, gather, is_full, nothing_yet};
 pub use sight::World;
 pub(crate) use sight::{Seeing, Sight, as_text, kind_of, over_limits, size_of};
 pub use undo::UNDO_BYTES_MAX;
