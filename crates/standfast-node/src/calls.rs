@@ -9,24 +9,24 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::uri::Authority;
-use http::{HeaderName, Uri};
+use http::{HeaderName, HeaderValue, Uri};
 use standfast_gateway::{CallError, Caller};
-use standfast_model::{ServiceName, Stamp};
+use standfast_model::{Priority, ServiceName};
 use standfast_runtime::{Clock, Rng};
 use standfast_workflow::{
     ANSWER_BYTES_MAX, Answer, Asked, Direct, HttpAnswer, HttpRequest, Invoke, Problem, Request, Standard,
 };
-use tokio::sync::Semaphore;
 
+use crate::line::Line;
 use crate::wiring::Wiring;
 
-/// Requests of workflows that are under way to one service, before anything is known of what it can take, and at most.
-const PLACES_MAX: usize = 256;
 /// The pause before a request that found no room is sent again; the second is twice as long, up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Milliseconds that are left for a request, as the gateway and services beside it understand it.
 const DEADLINE: HeaderName = HeaderName::from_static("standfast-deadline");
+/// Which requests the gateway lets in first.
+const PRIORITY: HeaderName = HeaderName::from_static("standfast-priority");
 
 /// Requests to a service of the stack, `http://payments/charge`, go through the gateway like those of other services: with its budget
 /// for retries, its limits and its records. All others go straight where they are sent.
@@ -69,7 +69,7 @@ impl Invoke for ThroughGateway {
         loop {
             let left = asked.deadline.since(self.clock.now());
             // Without a place in time it is asked nevertheless: the answer then says that the time is over.
-            let place = self.clock.timeout(left, line.places.acquire()).await.ok().and_then(Result::ok);
+            let place = self.clock.timeout(left, line.place(asked.priority, &asked.share)).await.ok();
             let answer = self.send(&moved).await?;
             let Some(refusal) = Refusal::of(&answer) else {
                 line.took_one();
@@ -79,20 +79,25 @@ impl Invoke for ThroughGateway {
             if self.clock.now().plus(pause) >= asked.deadline {
                 return Ok(answer);
             }
-            match place {
-                Some(place) if refusal == Refusal::Full && line.gives_one_up() => place.forget(),
-                place => drop(place),
+            if refusal == Refusal::Full {
+                line.was_refused();
             }
+            drop(place);
             self.clock.sleep(pause).await;
             refused += 1;
         }
+    }
+
+    fn waiting(&self) -> usize {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.values().map(|line| line.waiting()).sum()
     }
 }
 
 /// A request to a service, as it is sent.
 enum Sent<'a> {
     /// Within this process.
-    Called(ServiceName, &'a HttpRequest, Stamp),
+    Called(ServiceName, &'a HttpRequest, &'a Asked),
     /// To the gateway's listener: what must show something besides, for which there may be more than one request.
     Moved(Box<Asked>),
 }
@@ -107,7 +112,7 @@ impl ThroughGateway {
         };
         let uri = moved(&request.uri, self.wiring.service(service)?)?;
         let sent = match (&request.credential, service.parse()) {
-            (None, Ok(name)) => Sent::Called(name, request, asked.deadline),
+            (None, Ok(name)) => Sent::Called(name, request, asked),
             _ => {
                 let mut asked = asked.clone();
                 if let Request::Http(request) = &mut asked.request {
@@ -120,16 +125,24 @@ impl ThroughGateway {
     }
 
     async fn send(&self, sent: &Sent<'_>) -> Result<Answer, Problem> {
-        let (service, request, deadline) = match sent {
-            Sent::Called(service, request, deadline) => (service, request, deadline),
+        let (service, request, asked) = match sent {
+            Sent::Called(service, request, asked) => (service, request, asked),
             Sent::Moved(asked) => return self.direct.invoke(asked).await,
         };
         let mut call = http::Request::new(request.body.clone());
         *call.method_mut() = request.method.clone();
         *call.uri_mut() = request.uri.clone();
         *call.headers_mut() = request.headers.clone();
-        let left = deadline.since(self.clock.now()).as_millis() as u64;
+        let left = asked.deadline.since(self.clock.now()).as_millis() as u64;
         call.headers_mut().entry(DEADLINE).or_insert_with(|| left.into());
+        let priority = match asked.priority {
+            Priority::Low => Some("low"),
+            Priority::Normal => None,
+            Priority::High => Some("high"),
+        };
+        if let Some(word) = priority {
+            call.headers_mut().entry(PRIORITY).or_insert(HeaderValue::from_static(word));
+        }
         match self.caller.call(service, call, ANSWER_BYTES_MAX).await {
             Ok(answer) => {
                 let (head, body) = answer.into_parts();
@@ -172,53 +185,6 @@ impl Refusal {
     }
 }
 
-/// Who waits for a service, first come, first served; and how many are let through at a time: one fewer at each refusal, one more after
-/// as many answers as there are places (additive increase; Chiu and Jain 1989. One fewer for each of many refusals is as a factor).
-#[derive(Debug)]
-struct Line {
-    places: Semaphore,
-    known: Mutex<Known>,
-}
-
-#[derive(Debug)]
-struct Known {
-    places: usize,
-    answers: usize,
-}
-
-impl Default for Line {
-    fn default() -> Self {
-        Self {
-            places: Semaphore::new(PLACES_MAX),
-            known: Mutex::new(Known { places: PLACES_MAX, answers: 0 }),
-        }
-    }
-}
-
-impl Line {
-    fn took_one(&self) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.answers += 1;
-        if known.answers >= known.places {
-            known.answers = 0;
-            if known.places < PLACES_MAX {
-                known.places += 1;
-                self.places.add_permits(1);
-            }
-        }
-    }
-
-    /// Whether a place less is right: one always stays.
-    fn gives_one_up(&self) -> bool {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let more = known.places > 1;
-        if more {
-            known.places -= 1;
-        }
-        more
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use http::{HeaderMap, StatusCode};
@@ -245,23 +211,5 @@ mod tests {
         assert_eq!(of("key-in-use"), Some(Refusal::Later));
         assert_eq!(of("replica-broke-off"), None);
         assert_eq!(of("key-reused"), None);
-    }
-
-    #[test]
-    fn a_line_shrinks_to_one_and_grows_again() {
-        let line = Line::default();
-        for _ in 0..PLACES_MAX * 2 {
-            let place = line.places.try_acquire();
-            match place {
-                Ok(place) if line.gives_one_up() => place.forget(),
-                other => drop(other),
-            }
-        }
-        assert_eq!(line.places.available_permits(), 1);
-        line.took_one();
-        assert_eq!(line.places.available_permits(), 2);
-        line.took_one();
-        line.took_one();
-        assert_eq!(line.places.available_permits(), 3);
     }
 }

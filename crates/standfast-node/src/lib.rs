@@ -22,6 +22,7 @@ mod gateway_admin;
 mod gateway_client;
 mod guard;
 mod launch;
+mod line;
 pub mod machine;
 #[cfg(feature = "planted-bugs")]
 mod plant;

@@ -25,7 +25,7 @@ pub use check::{check_document, check_text};
 pub use decide::{Cause, STEPS_MAX, Turn, UNDO_BYTES_MAX, VALUE_BYTES_MAX, World, decide};
 pub use engine::{
     BadDefinition, Definition, EVENTS_KEPT_FOR, Engine, EngineConfig, Invoke, JournalError, KEPT_FOR,
-    LIFECYCLE_MAX, Lifecycle, RUN_BYTES_MAX, Refused, Shown, Summary, Told,
+    LIFECYCLE_MAX, Lifecycle, RUN_BYTES_MAX, Refused, Shown, Stuck, StuckKind, Summary, Told,
 };
 pub use expression::{Evaluator, EvaluatorConfig, ExpressionFailed, serve_expressions};
 #[cfg(feature = "trial")]

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use super::period::{Delay, delay};
 use super::task::{PROTOCOLS, TASKS, Task};
 use super::value::{Template, TextTemplate, open_object};
+use crate::Priority;
 use crate::shape::{Choice, Context, Fields, Object, Shape, Whole, decode_object};
 use crate::source::Span;
 use crate::yaml::{self, Entry, Node};
@@ -51,6 +52,8 @@ pub enum Failures {
 pub struct WorkflowOptions {
     /// How much time a run has.
     pub deadline: Option<Delay>,
+    /// Whose turn it is first when there is no room for all.
+    pub priority: Priority,
 }
 
 /// Why a text is no key of a step, as the end of a sentence; `None` when it is one.
@@ -88,13 +91,18 @@ impl<S: Shape> Shape for Metadata<S> {
     }
 }
 
+const PRIORITY: Choice<Priority> =
+    Choice(&[("low", Priority::Low), ("normal", Priority::Normal), ("high", Priority::High)]);
+
 /// Of a workflow.
 pub(super) const WORKFLOW: Object<WorkflowOptions> = Object {
     doc: "What the language lacks.",
     read: |f: &mut Fields<'_, '_>| {
         let deadline = f.optional("deadline", "How much time a run has.", delay());
+        let priority =
+            f.optional("priority", "Whose turn it is first when there is no room for all.", PRIORITY);
         f.excluded(["key", "concurrency", "failures", "compensate"], "a workflow", "put it at a task");
-        Some(WorkflowOptions { deadline })
+        Some(WorkflowOptions { deadline, priority: priority.unwrap_or_default() })
     },
 };
 
@@ -152,6 +160,7 @@ impl OfTask {
             "a task",
             "a task has `timeout: {after: PT30S}`; a deadline is for the workflow",
         );
+        f.excluded(["priority"], "a task", "put it at the workflow's own `document`");
         TaskOptions { key, parallel, compensate }
     }
 }

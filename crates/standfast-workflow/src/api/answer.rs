@@ -46,7 +46,7 @@ pub(super) fn refused(why: &Refused) -> Box<Response<Bytes>> {
     let status = match why {
         Refused::NoWorkflow { .. } | Refused::NoRun(_) => StatusCode::NOT_FOUND,
         Refused::Ended(_) | Refused::StartedBefore => StatusCode::CONFLICT,
-        Refused::Busy(_) => StatusCode::TOO_MANY_REQUESTS,
+        Refused::Busy(_) | Refused::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
         Refused::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Refused::Wrong(_) => StatusCode::BAD_REQUEST,
         Refused::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -54,7 +54,11 @@ pub(super) fn refused(why: &Refused) -> Box<Response<Bytes>> {
     };
     let mut answer = problem(status, &why.to_string());
     if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(AGAIN_S));
+        let again_s = match why {
+            Refused::Overloaded { again_s, .. } => *again_s,
+            _ => AGAIN_S,
+        };
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(again_s));
     }
     Box::new(answer)
 }

@@ -23,7 +23,7 @@ use std::time::Duration;
 use ::http::{HeaderMap, Method, StatusCode, Uri};
 use bytes::Bytes;
 use serde_json::Value;
-use standfast_model::Stamp;
+use standfast_model::{Priority, Stamp};
 
 use crate::decide::{Seeing, Sight, unknown_task};
 use crate::program::{HttpOutput, Language, Step, WAIT_MAX, WorkflowName, after};
@@ -42,6 +42,10 @@ pub struct Asked {
     pub key: String,
     /// When it is given up.
     pub deadline: Stamp,
+    /// Whose turn it is first when there is no room for all.
+    pub priority: Priority,
+    /// Whose share of the room it takes: one text for each workflow.
+    pub share: Arc<str>,
     /// What is asked.
     pub request: Request,
 }
@@ -245,7 +249,7 @@ pub(crate) fn request(world: &World<'_>, run: &Run, id: ScopeId, now: Stamp) -> 
         None => now.plus(ANSWER_TIME_MAX),
     };
     let deadline = deadlines.fold(longest, Stamp::min);
-    Ok(Asked { key, deadline, request })
+    Ok(Asked { key, deadline, priority: program.priority, share: Arc::clone(&program.share), request })
 }
 
 /// What a task yields by an answer.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use standfast_model::Stamp;
+use standfast_model::{Priority, Stamp};
 use standfast_runtime::OnStop;
 use tokio::sync::{mpsc, oneshot};
 
@@ -127,6 +127,7 @@ impl Engine {
         &self,
         id: RunId,
         due: Option<Stamp>,
+        crowded: Option<Priority>,
         inbox: &mut mpsc::Receiver<Input>,
     ) -> bool {
         let mut runs = self.runs();
@@ -134,10 +135,18 @@ impl Engine {
         if !inbox.is_empty() {
             return false;
         }
-        runs.falls_asleep(id, due);
+        runs.falls_asleep(id, due, crowded);
         drop(runs);
         self.0.changed.notify_one();
         true
+    }
+
+    /// A run sleeps and waits for nothing, unless somebody woke it this very moment.
+    pub(super) fn is_endless(&self, id: RunId, since: Stamp) {
+        let mut runs = self.runs();
+        if runs.is_without_limit(id) {
+            runs.is_endless(id, since);
+        }
     }
 
     pub(super) fn wrote(&self, id: RunId, at: u64) {
@@ -161,7 +170,12 @@ impl Engine {
         self.events().forget(id);
         match why {
             Refused::StartedBefore | Refused::NoRun(_) => self.runs().forget(id),
-            _ => self.runs().gives_up(id),
+            Refused::Stopped(_) => self.runs().gives_up(id),
+            why => {
+                let (mut runs, now) = (self.runs(), self.0.clock.now());
+                runs.gives_up(id);
+                runs.is_broken(id, now, why.to_string());
+            }
         }
         self.0.changed.notify_one();
     }

@@ -187,6 +187,11 @@ impl Definitions {
         self.by_digest.get(digest).cloned()
     }
 
+    /// All that are known, also those with which runs go on that were begun before.
+    pub(super) fn programs(&self) -> impl Iterator<Item = &Arc<Program>> {
+        self.by_digest.values()
+    }
+
     /// All that can be started.
     pub(super) fn names(&self) -> Vec<WorkflowName> {
         self.named.values().flatten().map(|definition| definition.program.name().clone()).collect()

@@ -149,10 +149,11 @@ impl Driving {
                 self.asking.shutdown().await;
                 return self.engine.ended(&self.run, self.program.name());
             }
-            if std::mem::take(&mut self.is_crowded)
-                && self.engine.falls_asleep(self.run.id, Some(self.run.changed_at), &mut self.inbox)
-            {
-                return;
+            if std::mem::take(&mut self.is_crowded) {
+                let (due, priority) = (Some(self.run.changed_at), Some(self.program.priority));
+                if self.engine.falls_asleep(self.run.id, due, priority, &mut self.inbox) {
+                    return;
+                }
             }
             if is_unfinished {
                 input = Input { cause: Cause::Continue, told: None };
@@ -325,7 +326,11 @@ impl Driving {
             self.keep(self.run.records);
             self.kept_due = Some(due);
         }
-        Ok(self.engine.falls_asleep(self.run.id, due, &mut self.inbox))
+        let sleeps = self.engine.falls_asleep(self.run.id, due, None, &mut self.inbox);
+        if sleeps && due.is_none() && !self.run.is_held && !listens(&self.run) {
+            self.engine.is_endless(self.run.id, self.run.changed_at);
+        }
+        Ok(sleeps)
     }
 }
 

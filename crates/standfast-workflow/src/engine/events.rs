@@ -4,7 +4,7 @@
 //! **Invariant.** What is put among the kept and who is looked up for it happens under one lock, as does what a run is given of the
 //! kept and its entry among those that wait: no event falls between the two.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +32,9 @@ const EVENTS_BYTES_MAX: usize = 64 << 20;
 /// Most bytes of events that are written at once, and at most one event more.
 const EVENTS_COMMIT_BYTES_MAX: usize = 1 << 20;
 
+/// Most types of events of which it is remembered that there are such.
+const HEARD_MAX: usize = 10_000;
+
 /// Events that are kept, and who waits for which.
 #[derive(Debug, Default)]
 pub(super) struct Events(Mutex<Inner>);
@@ -44,6 +47,8 @@ struct Inner {
     next: u64,
     waiting: HashMap<RunId, Waiting>,
     waiters: Waiters,
+    /// Types of events that have come, at most [`HEARD_MAX`].
+    heard: HashSet<Arc<str>>,
     /// Events of runs that are not given out yet, by where their records are.
     outbox: BTreeMap<u64, usize>,
 }
@@ -70,6 +75,12 @@ impl Inner {
             && !self.keys.insert(key.clone())
         {
             return; // it came before
+        }
+        if let Some(kind) = event.get("type").and_then(Value::as_str)
+            && self.heard.len() < HEARD_MAX
+            && !self.heard.contains(kind)
+        {
+            self.heard.insert(kind.into());
         }
         self.bytes += size_of(&event);
         self.kept.insert(self.next, Kept { at, key, event });
@@ -121,6 +132,27 @@ impl Events {
     /// A run has ended, or is not driven on.
     pub(super) fn forget(&self, id: RunId) {
         self.lock().forget(id);
+    }
+
+    /// Runs that wait for types only of which none has come and which are not among these; and for which they do.
+    pub(super) fn unheard(&self, known: &BTreeSet<Arc<str>>) -> Vec<(RunId, BTreeSet<Arc<str>>)> {
+        let inner = self.lock();
+        if inner.heard.len() >= HEARD_MAX {
+            return Vec::new();
+        }
+        let is_unheard = |kind: &Arc<str>| !known.contains(kind) && !inner.heard.contains(kind);
+        let mut found = Vec::new();
+        for (id, waiting) in &inner.waiting {
+            let kinds = waiting.interests.iter().map(|interest| interest.kind.clone());
+            let kinds: Option<BTreeSet<Arc<str>>> = kinds.collect();
+            if let Some(kinds) = kinds
+                && !kinds.is_empty()
+                && kinds.iter().all(is_unheard)
+            {
+                found.push((*id, kinds));
+            }
+        }
+        found
     }
 
     /// Events of a run were written at this place of the journal and are to be given out.

@@ -16,4 +16,9 @@ pub trait Invoke: Send + Sync + Debug {
     /// # Errors
     /// Why there is no answer, as the task's problem.
     async fn invoke(&self, asked: &Asked) -> Result<Answer, Problem>;
+
+    /// How many requests wait for their turn since there is no room for them where they go: new runs would wait behind them.
+    fn waiting(&self) -> usize {
+        0
+    }
 }

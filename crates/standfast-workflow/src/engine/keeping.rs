@@ -24,14 +24,17 @@ impl Engine {
                 self.events().may_want_any(id);
                 listening.push(id);
             }
-            self.runs().falls_asleep(id, due);
+            self.runs().falls_asleep(id, due, None);
         }
         for journal::Left { run, first, last, kept } in found.awake {
             let program = match self.program_of(&run).await {
                 Ok(program) => program,
                 Err(why) => {
                     // The mark must not pass it: another release may know how to go on.
-                    self.runs().keeps_from(first);
+                    let mut runs = self.runs();
+                    runs.keeps_from(first);
+                    runs.is_broken(run.id, self.0.clock.now(), why.to_string());
+                    drop(runs);
                     tracing::error!(run = %run.id, %why, "the run cannot be driven on");
                     continue;
                 }
@@ -74,6 +77,8 @@ impl Engine {
         let mut marked = 0;
         loop {
             self.0.clock.sleep(MARK_PERIOD).await;
+            let freed = self.runs().freed();
+            self.0.admission.note(freed, self.0.clock.now());
             // First this: what is begun after it is behind it.
             let next = self.0.journal.next();
             let mark = self.runs().first_unkept().min(self.events().first_unsent()).min(next);

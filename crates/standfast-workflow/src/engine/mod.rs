@@ -8,6 +8,7 @@
 //!
 //! **Stop.** Runs are dropped where they stand: what they asked is asked again, by the same keys.
 
+mod admission;
 mod awake;
 mod definitions;
 mod drive;
@@ -22,6 +23,7 @@ mod runs;
 mod schedule;
 mod shown;
 mod waiters;
+mod watchdog;
 mod within;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
+use standfast_model::Priority;
 use standfast_runtime::{Clock, OnStop, Rng, Tasks};
 use standfast_store::Store;
 use tokio::sync::{Notify, oneshot, watch};
@@ -40,7 +43,9 @@ pub use journal::{JournalError, KEPT_FOR, RUN_BYTES_MAX, Summary};
 pub use lifecycle::{LIFECYCLE_MAX, Lifecycle, Told};
 pub use refused::Refused;
 pub use shown::Shown;
+pub use watchdog::{Stuck, StuckKind};
 
+use self::admission::Admission;
 use self::definitions::Definitions;
 use self::drive::Input;
 use self::journal::Journal;
@@ -61,6 +66,9 @@ const START_KEY_BYTES_MAX: usize = 256;
 pub struct EngineConfig {
     /// Most runs in memory; those that are started or due beyond it wait for their turn in the store.
     pub awake_max: usize,
+    /// How long a run that is started may have to wait for its turn, as far as that is known; one that would have to for longer is
+    /// refused. A fifth of it for those of low priority, ten times of it for those of high priority.
+    pub start_wait_max: Duration,
     /// How long a run for which nothing is asked stays in memory.
     pub sleep_after: Duration,
     /// How long what is known of a run that has ended is kept.
@@ -77,6 +85,7 @@ impl Default for EngineConfig {
     fn default() -> Self {
         Self {
             awake_max: 10_000,
+            start_wait_max: Duration::from_secs(30),
             sleep_after: Duration::from_secs(2),
             kept_for: KEPT_FOR,
             events_kept_for: EVENTS_KEPT_FOR,
@@ -98,6 +107,7 @@ struct Inner {
     evaluator: Evaluator,
     invoke: Arc<dyn Invoke>,
     config: EngineConfig,
+    admission: Admission,
     runtime: Value,
     definitions: Mutex<Definitions>,
     runs: Mutex<Runs>,
@@ -137,6 +147,7 @@ impl Engine {
             evaluator,
             invoke,
             config,
+            admission: Admission::default(),
             runtime,
             definitions: Mutex::default(),
             runs: Mutex::default(),
@@ -152,6 +163,8 @@ impl Engine {
         engine.recover().await?;
         let waking = engine.clone();
         engine.0.tasks.spawn("workflow timers", OnStop::Abort, async move { waking.wake_the_due().await });
+        let watching = engine.clone();
+        engine.0.tasks.spawn("workflow watchdog", OnStop::Abort, async move { watching.watch().await });
         let marking = engine.clone();
         engine.0.tasks.spawn("workflow mark", OnStop::Abort, async move { marking.keep_marking().await });
         Ok(engine)
@@ -240,9 +253,16 @@ impl Engine {
         {
             return Ok(id);
         }
+        let priority = program.priority;
+        let crowded = self.runs().crowded();
+        // A run that was let in must be able to run those that it consists of.
+        if holder.is_none() {
+            let backlog = crowded + self.0.invoke.waiting();
+            self.0.admission.check(priority, backlog, self.0.config.start_wait_max)?;
+        }
         let id = self.new_id();
         let (told, answer) = oneshot::channel();
-        let is_crowded = self.room() == 0;
+        let is_crowded = self.room() == 0 || crowded > 0 && priority != Priority::High;
         // A task of its own drives it, so that a caller who goes away leaves nothing half begun. One for which there is no room is
         // written, put to sleep, and waits behind those that are due before it.
         let driving = self.take_up(Run::new(id), program, u64::MAX).crowded(is_crowded);

@@ -28,6 +28,18 @@ pub enum Refused {
     /// Too much happens to the run at the same time. Repeat it after a moment.
     #[error("too much happens to the run {0} at the moment")]
     Busy(RunId),
+    /// More is begun than can be done: a run that was started now would have to wait for too long.
+    #[error(
+        "{backlog} runs wait for their turn, about {wait_s} s: none is started before some of them are done"
+    )]
+    Overloaded {
+        /// How many wait.
+        backlog: usize,
+        /// For how long a new one would, in seconds.
+        wait_s: u64,
+        /// When to start it again, in seconds from now.
+        again_s: u64,
+    },
     /// What was given is too large.
     #[error("{what} is larger than {max} bytes")]
     TooLarge {

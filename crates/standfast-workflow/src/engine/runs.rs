@@ -1,10 +1,11 @@
 //! Which runs there are: those in memory, those that sleep, when these are due, and who waits for an end.
 
-use std::collections::{BTreeSet, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use standfast_model::Stamp;
+use standfast_model::{Priority, Stamp};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
@@ -20,6 +21,9 @@ const NESTED_MAX: usize = 64;
 /// Most runs that go on at a time and that one run began, or those that it began.
 const FAMILY_MAX: usize = 10_000;
 
+/// Most runs of which it is remembered why they are not driven on.
+const BROKEN_MAX: usize = 10_000;
+
 /// A run in memory.
 #[derive(Debug)]
 pub(super) struct Awake {
@@ -28,13 +32,29 @@ pub(super) struct Awake {
     pub(super) first_unkept: Arc<AtomicU64>,
 }
 
+/// A run that sleeps.
+#[derive(Debug, Clone, Copy)]
+struct Asleep {
+    due: Option<Stamp>,
+    /// Of one for which there was no room.
+    crowded: Option<Priority>,
+}
+
 /// All runs that have not ended.
 #[derive(Debug, Default)]
 pub(super) struct Runs {
     awake: HashMap<RunId, Awake>,
     /// Those that sleep, and when each is due.
-    asleep: HashMap<RunId, Option<Stamp>>,
+    asleep: HashMap<RunId, Asleep>,
     due: BTreeSet<(Stamp, RunId)>,
+    /// Those for which there was no room when they were started, the highest priority first.
+    crowded: BTreeSet<(Reverse<Priority>, Stamp, RunId)>,
+    /// How many places in memory have become free.
+    freed: u64,
+    /// Those that are not driven on: since when, and why.
+    broken: BTreeMap<RunId, (Stamp, String)>,
+    /// Those that sleep and wait for nothing.
+    endless: BTreeMap<RunId, Stamp>,
     /// Where the last record of a run in memory is.
     last: HashMap<RunId, u64>,
     waiting: HashMap<RunId, Vec<oneshot::Sender<Summary>>>,
@@ -94,24 +114,78 @@ impl Runs {
 
     /// True when it slept until now.
     fn stops_sleeping(&mut self, id: RunId) -> bool {
-        let Some(due) = self.asleep.remove(&id) else { return false };
-        if let Some(due) = due {
-            self.due.remove(&(due, id));
+        let Some(Asleep { due, crowded }) = self.asleep.remove(&id) else { return false };
+        self.endless.remove(&id);
+        match (due, crowded) {
+            (Some(due), Some(priority)) => drop(self.crowded.remove(&(Reverse(priority), due, id))),
+            (Some(due), None) => drop(self.due.remove(&(due, id))),
+            (None, _) => {}
         }
         true
     }
 
-    pub(super) fn falls_asleep(&mut self, id: RunId, due: Option<Stamp>) {
-        self.awake.remove(&id);
+    /// From now on it sleeps; with a priority, since there is no room for it.
+    pub(super) fn falls_asleep(&mut self, id: RunId, due: Option<Stamp>, crowded: Option<Priority>) {
+        self.frees(id, crowded.is_none());
         self.last.remove(&id);
-        self.asleep.insert(id, due);
-        if let Some(due) = due {
-            self.due.insert((due, id));
+        self.asleep.insert(id, Asleep { due, crowded });
+        match (due, crowded) {
+            (Some(due), Some(priority)) => drop(self.crowded.insert((Reverse(priority), due, id))),
+            (Some(due), None) => drop(self.due.insert((due, id))),
+            (None, _) => {}
         }
+    }
+
+    fn frees(&mut self, id: RunId, is_done: bool) {
+        if self.awake.remove(&id).is_some() && is_done {
+            self.freed += 1;
+        }
+    }
+
+    /// How many places in memory have become free, since runs ended or have nothing to do for a while.
+    pub(super) fn freed(&self) -> u64 {
+        self.freed
+    }
+
+    /// How many wait until there is room for them.
+    pub(super) fn crowded(&self) -> usize {
+        self.crowded.len()
     }
 
     pub(super) fn wrote(&mut self, id: RunId, at: u64) {
         self.last.insert(id, at);
+    }
+
+    /// Why a run cannot be driven on.
+    pub(super) fn is_broken(&mut self, id: RunId, at: Stamp, why: String) {
+        if self.broken.len() < BROKEN_MAX {
+            self.broken.insert(id, (at, why));
+        }
+    }
+
+    /// A run is asleep that waits for nothing.
+    pub(super) fn is_endless(&mut self, id: RunId, at: Stamp) {
+        self.endless.insert(id, at);
+    }
+
+    pub(super) fn broken(&self, max: usize) -> Vec<(RunId, (Stamp, String))> {
+        self.broken.iter().take(max).map(|(id, why)| (*id, why.clone())).collect()
+    }
+
+    pub(super) fn endless(&self, max: usize) -> Vec<(RunId, Stamp)> {
+        self.endless.iter().take(max).map(|(id, since)| (*id, *since)).collect()
+    }
+
+    /// Those that were due before a time, or were started before it and found no room.
+    pub(super) fn overdue(&self, before: Stamp, max: usize) -> Vec<(RunId, Stamp)> {
+        let due = self.due.iter().take_while(|(at, _)| *at < before).map(|(at, id)| (*id, *at));
+        let crowded = self.crowded.iter().filter(|(_, at, _)| *at < before).map(|(_, at, id)| (*id, *at));
+        due.chain(crowded).take(max).collect()
+    }
+
+    /// Whether it sleeps, and no time ends that.
+    pub(super) fn is_without_limit(&self, id: RunId) -> bool {
+        self.asleep.get(&id).is_some_and(|asleep| asleep.due.is_none())
     }
 
     /// The run is not driven on, but not at its end either.
@@ -179,7 +253,7 @@ impl Runs {
 
     pub(super) fn forget(&mut self, id: RunId) {
         self.stops_sleeping(id);
-        self.awake.remove(&id);
+        self.frees(id, true);
         self.last.remove(&id);
         self.waiting.remove(&id);
         if let Some(nested) = self.nested.remove(&id)
@@ -235,12 +309,21 @@ impl Runs {
 
     /// Runs that are due, as far as there is room for them in memory, and when the next is.
     pub(super) fn due(&self, now: Stamp, awake_max: usize) -> (Vec<RunId>, Option<Stamp>) {
-        let room = self.room(awake_max).min(WAKE_MAX);
-        let due = self.due.iter().take_while(|(at, _)| *at <= now).take(room);
-        let due: Vec<RunId> = due.map(|(_, id)| *id).collect();
-        let next = self.due.iter().nth(due.len()).map(|(at, _)| *at);
-        // Without room the next is woken when another run ends or falls asleep.
-        (due, next.filter(|_| room > 0))
+        let room = self.room(awake_max);
+        let due = self.due.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id);
+        // What has begun is brought to its end before more is begun, unless that is more urgent.
+        let is_urgent = |crowded: &&(Reverse<Priority>, Stamp, RunId)| crowded.0 == Reverse(Priority::High);
+        let urgent = self.crowded.iter().take_while(is_urgent).map(|(_, _, id)| *id);
+        let others = self.crowded.iter().skip_while(is_urgent).map(|(_, _, id)| *id);
+        let all = urgent.chain(due).chain(others);
+        let taken: Vec<RunId> = all.take(room.min(WAKE_MAX)).collect();
+        let next = if taken.len() < room.min(WAKE_MAX) {
+            self.due.iter().map(|(at, _)| *at).find(|at| *at > now)
+        } else {
+            // Without room the next is woken when another run ends or falls asleep.
+            (room > WAKE_MAX).then_some(now)
+        };
+        (taken, next)
     }
 
     pub(super) fn ids(&self) -> Vec<RunId> {

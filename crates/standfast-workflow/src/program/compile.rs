@@ -93,6 +93,8 @@ pub fn compile_with(document: &Document, resources: &Resources) -> Result<Progra
             output: Outlet::default(),
             timeout: None,
             deadline: None,
+            priority: document.options.priority,
+            share: format!("{}/{}", document.namespace, document.name).into(),
             schedule: None,
             root: ListId(0),
             tasks: Vec::new(),

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use standfast_model::Priority;
 pub(crate) use standfast_model::workflow::{Await, Failures, HttpOutput, Parallel, Period, Read};
 
 pub(crate) use asyncapi::Publication;
@@ -55,6 +56,10 @@ pub struct Program {
     pub(crate) timeout: Option<Length>,
     /// How much time a run has besides.
     pub(crate) deadline: Option<Length>,
+    /// Whose turn it is first when there is no room for all.
+    pub(crate) priority: Priority,
+    /// The same text for all versions: whose share it is of what all runs share.
+    pub(crate) share: Arc<str>,
     pub(crate) schedule: Option<Schedule>,
     pub(crate) root: ListId,
     pub(crate) tasks: Vec<Task>,

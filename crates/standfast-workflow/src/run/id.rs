@@ -26,6 +26,11 @@ impl RunId {
         Self(millis << 80 | chance & ((1 << 80) - 1))
     }
 
+    /// The moment that it is of, in whole milliseconds.
+    pub const fn at(self) -> Stamp {
+        Stamp::from_micros((self.0 >> 80) as u64 * 1_000)
+    }
+
     /// As a key of a store.
     pub fn to_bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()

@@ -20,4 +20,5 @@ mod scale;
 mod scenarios;
 mod schedules;
 mod secrets;
+mod stuck;
 mod survive;

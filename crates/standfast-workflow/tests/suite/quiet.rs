@@ -43,9 +43,19 @@ impl Quiet {
         Self::over(Arc::new(MemoryStore::new(clock)), clock).await
     }
 
+    /// Runs as this says.
+    pub(crate) async fn with(config: EngineConfig) -> Self {
+        let clock = Clock::starting_at(BEGIN);
+        Self::open(Arc::new(MemoryStore::new(clock)), clock, config).await
+    }
+
     async fn over(store: Arc<dyn Store>, clock: Clock) -> Self {
-        let tasks = Tasks::new();
         let config = EngineConfig { sleep_after: Duration::from_millis(100), ..EngineConfig::default() };
+        Self::open(store, clock, config).await
+    }
+
+    async fn open(store: Arc<dyn Store>, clock: Clock, config: EngineConfig) -> Self {
+        let tasks = Tasks::new();
         let opened =
             Engine::open(Arc::clone(&store), clock, tasks.clone(), evaluator(), Arc::new(Nobody), config);
         Self { engine: opened.await.unwrap(), clock, store, tasks }
