@@ -152,7 +152,8 @@ impl Deciding<'_> {
                 self.ready = self.run.scopes.keys().rev().copied().collect();
                 self.time_passes();
             }
-            Cause::Fail { problem } => self.end_by(problem.clone()),
+            Cause::Fail { problem } if undo::fits(&self.run) => self.end_by(problem.clone()),
+            Cause::Fail { problem } => undo::end_without(self, problem),
             // One that is being undone ends so anyway: asking twice changes nothing.
             Cause::Cancel { .. } if undo::ends(&self.run) => {}
             Cause::Cancel { reason } => {

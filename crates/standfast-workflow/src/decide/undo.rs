@@ -130,17 +130,30 @@ pub(super) fn cut_short(deciding: &mut Deciding<'_>, why: &Problem) -> bool {
     let Some(scope) = deciding.run.scopes.get(&ScopeId::ROOT) else { return false };
     let State::Undoing { problem, failed, ends } = &scope.state else { return false };
     let mut failed = failed.clone();
-    failed.extend(
-        deciding
-            .run
-            .undo
-            .iter()
-            .rev()
-            .map(|undo| NotUndone { task: Arc::clone(&undo.task), problem: why.clone() }),
-    );
+    failed.extend(remaining(&deciding.run, why));
     let (status, problem) = (ends.unwrap_or(Status::Faulted), told(problem, &failed));
     deciding.note(Event::Ended { status, output: None, problem: Some(problem) });
     true
+}
+
+/// Whether what is kept for undoing a run can be written when nothing else of the run is left. As JSON it may take more bytes than
+/// are counted, since characters are escaped.
+pub(super) fn fits(run: &Run) -> bool {
+    serde_json::to_vec(&run.undo).is_ok_and(|written| written.len() <= 2 * UNDO_BYTES_MAX)
+}
+
+/// The run ends, and nothing is undone.
+pub(super) fn end_without(deciding: &mut Deciding<'_>, problem: &Problem) {
+    if cut_short(deciding, problem) {
+        return;
+    }
+    let told = told(problem, &remaining(&deciding.run, problem));
+    deciding.note(Event::Ended { status: Status::Faulted, output: None, problem: Some(told) });
+}
+
+fn remaining(run: &Run, why: &Problem) -> Vec<NotUndone> {
+    let remaining = run.undo.iter().rev();
+    remaining.map(|undo| NotUndone { task: Arc::clone(&undo.task), problem: why.clone() }).collect()
 }
 
 /// A problem that tells what could not be undone.

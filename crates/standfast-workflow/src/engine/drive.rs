@@ -187,12 +187,13 @@ impl Driving {
             }
             // One that cannot even be started is refused.
             Err(JournalError::RunTooLarge { found, max }) if self.run.records > 0 => {
-                let Turn { record, run, .. } = self.decide(&too_large(found, max), now).await;
+                // It ends, after what it did is undone.
+                let Turn { record, run, is_unfinished } = self.decide(&too_large(found, max), now).await;
                 if let Some(record) = record {
                     self.write(&run, record).await?;
                 }
                 self.run = run;
-                Ok(false)
+                Ok(is_unfinished)
             }
             Err(other) => Err(other),
         }

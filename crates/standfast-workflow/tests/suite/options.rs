@@ -151,6 +151,41 @@ async fn a_held_run_that_is_cancelled_is_undone() {
     assert_eq!(rig.service.seen(|seen| seen.requests["/undo-a"]), 1);
 }
 
+#[tokio::test]
+async fn a_run_that_holds_too_much_is_undone_all_the_same() {
+    let config = EngineConfig { sleep_after: Duration::ZERO, ..EngineConfig::default() };
+    let rig = Rig::over(Arc::new(MemoryStore::new(Clock::system())), config).await;
+    let large = |n: u32| {
+        format!(
+            "          - b{n}: {{ do: [{{ s: {{ set: '${{ \"x\" * 250000 }}' }} }}, {{ w: {{ wait: PT1M }} }}] }}\n"
+        )
+    };
+    let branches: String = (0..14).map(large).collect();
+    let document = format!("do:\n{}  - f:\n      fork:\n        branches:\n{branches}", undoable("a"));
+    let summary = rig.run(&document, Value::Null).await;
+    let detail = summary.problem.and_then(|problem| problem.detail).unwrap_or_default();
+    assert!(summary.status == Status::Faulted && detail.starts_with("the run holds"), "{detail}");
+    assert_eq!(rig.service.seen(|seen| seen.requests["/undo-a"]), 1);
+}
+
+/// What is kept for undoing takes six times as many bytes when it is written: there is no room for it when the run is too large.
+#[tokio::test]
+async fn what_cannot_even_be_kept_for_undoing_is_named() {
+    let config = EngineConfig { sleep_after: Duration::ZERO, ..EngineConfig::default() };
+    let rig = Rig::over(Arc::new(MemoryStore::new(Clock::system())), config).await;
+    let keep = |n: u32| {
+        let undo = "metadata: { standfast: { compensate: [{ u: { set: { undone: true } } }] } }";
+        format!(
+            "  - k{n}:\n      input: {{ from: '{{}}' }}\n      set: '${{ \"\\u0001\" * 200000 }}'\n      {undo}\n"
+        )
+    };
+    let document = format!("do:\n{}{}{}  - w: {{ wait: PT1M }}\n", keep(1), keep(2), keep(3));
+    let summary = rig.run(&document, Value::Null).await;
+    let detail = summary.problem.and_then(|problem| problem.detail).unwrap_or_default();
+    assert_eq!(summary.status, Status::Faulted);
+    assert!(detail.contains("not undone: /do/2/k3 (") && detail.contains("/do/0/k1 ("), "{detail}");
+}
+
 /// Documents of the crash tests that did nothing would pass them.
 #[tokio::test]
 async fn each_effect_happens_as_often_as_it_must() {
