@@ -24,8 +24,8 @@ pub use ask::{
 pub use check::{check_document, check_text};
 pub use decide::{Cause, STEPS_MAX, Turn, VALUE_BYTES_MAX, World, decide};
 pub use engine::{
-    BadDefinition, Definition, EVENTS_KEPT_FOR, Engine, EngineConfig, Invoke, JournalError, KEPT_FOR,
-    LIFECYCLE_MAX, Lifecycle, RUN_BYTES_MAX, Refused, Shown, Summary, Told,
+    BadDefinition, Definition, EVENTS_KEPT_FOR, Engine, EngineConfig, Filter, Found, Invoke, JournalError,
+    KEPT_FOR, LIFECYCLE_MAX, Lifecycle, RUN_BYTES_MAX, Refused, STATUS_WORDS, Shown, Summary, Told,
 };
 pub use expression::{Evaluator, EvaluatorConfig, ExpressionFailed, serve_expressions};
 #[cfg(feature = "trial")]

@@ -29,7 +29,9 @@ const START_EXAMPLES: &str = "Examples:
   standfast workflow start checkout --key o-1 --wait 30s     the same key is the same run; prints how it ended";
 
 const LIST_EXAMPLES: &str = "Examples:
-  standfast workflow list --status faulted
+  standfast workflow list --status faulted,cancelled --started-after 2h
+  standfast workflow list --workflow checkout --input order_id=o-1
+  standfast workflow list --status faulted --error 503 --started-after 2026-03-01T09:00:00Z --started-before 2026-03-01T10:00:00Z
   standfast workflow list --workflow checkout --limit 1000 --json | jq -r '.runs[].id'";
 
 const EVENT_EXAMPLES: &str = "Examples:
@@ -113,12 +115,8 @@ pub(crate) struct WorkflowStartArgs {
 /// `workflow list`.
 #[derive(Debug, Args)]
 pub(crate) struct WorkflowListArgs {
-    /// Only runs that stand so: running, waiting, suspended, completed, faulted, cancelled
-    #[arg(long, value_name = "STATUS")]
-    pub(crate) status: Option<String>,
-    /// Only runs of this workflow, by its name
-    #[arg(long, value_name = "NAME")]
-    pub(crate) workflow: Option<String>,
+    #[command(flatten)]
+    pub(crate) filter: WorkflowFilterArgs,
     /// At most so many
     #[arg(long, value_name = "NUMBER", default_value_t = 50)]
     pub(crate) limit: usize,
@@ -127,6 +125,29 @@ pub(crate) struct WorkflowListArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) stack: NamedStack,
+}
+
+/// Which runs are meant: those that fit all that is said.
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowFilterArgs {
+    /// Only runs that stand so: pending, running, waiting, suspended, completed, faulted, cancelled; or several with commas between
+    #[arg(long, value_name = "STATUS")]
+    pub(crate) status: Option<String>,
+    /// Only runs of this workflow: its name, or `NAMESPACE/NAME`, with `:VERSION` or without
+    #[arg(long, value_name = "WORKFLOW")]
+    pub(crate) workflow: Option<String>,
+    /// Only runs that were started then or later: a time (RFC 3339), or how long ago: `2h`
+    #[arg(long, value_name = "TIME")]
+    pub(crate) started_after: Option<String>,
+    /// Only runs that were started before: a time, or how long ago
+    #[arg(long, value_name = "TIME")]
+    pub(crate) started_before: Option<String>,
+    /// Only runs whose input has this in a field: `order_id=o-1`. May be given more than once
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) input: Vec<String>,
+    /// Only runs that failed by this: a kind (`communication`, or the whole address) or a status (`503`)
+    #[arg(long, value_name = "ERROR")]
+    pub(crate) error: Option<String>,
 }
 
 /// A run.

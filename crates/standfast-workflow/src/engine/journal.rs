@@ -139,7 +139,16 @@ pub struct Summary {
     pub problem: Option<Problem>,
 }
 
+/// How runs may stand, for those who look for some.
+pub const STATUS_WORDS: [&str; 8] =
+    ["pending", "running", "waiting", "suspended", "parked", "cancelled", "faulted", "completed"];
+
 impl Summary {
+    /// How it stands, in one word of [`STATUS_WORDS`].
+    pub const fn word(&self) -> &'static str {
+        self.status.word()
+    }
+
     pub(super) fn of(run: &Run, workflow: &WorkflowName) -> Self {
         Self {
             id: run.id,
@@ -322,9 +331,13 @@ impl Journal {
                 // Parts of what is kept in several follow their first.
                 if let Ok(bytes) = <[u8; 16]>::try_from(&entry.key[..])
                     && found.len() < limit
-                    && let Some((summary, _)) = self.ended(RunId::from_bytes(bytes)).await?
                 {
-                    found.push(summary);
+                    let id = RunId::from_bytes(bytes);
+                    match entry.value.len() {
+                        // In several parts, which sort behind it.
+                        PART_BYTES_MAX => found.extend(self.ended(id).await?.map(|(summary, _)| summary)),
+                        _ => found.push(read::<Ended>(&entry.value)?.summary),
+                    }
                 }
             }
             match page.next {

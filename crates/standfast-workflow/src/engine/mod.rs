@@ -20,6 +20,7 @@ mod programs;
 mod refused;
 mod runs;
 mod schedule;
+mod search;
 mod shown;
 mod within;
 
@@ -35,9 +36,10 @@ use tokio::sync::{Notify, oneshot, watch};
 pub use definitions::{BadDefinition, Definition};
 pub use events::EVENTS_KEPT_FOR;
 pub use invoke::Invoke;
-pub use journal::{JournalError, KEPT_FOR, RUN_BYTES_MAX, Summary};
+pub use journal::{JournalError, KEPT_FOR, RUN_BYTES_MAX, STATUS_WORDS, Summary};
 pub use lifecycle::{LIFECYCLE_MAX, Lifecycle, Told};
 pub use refused::Refused;
+pub use search::{Filter, Found};
 pub use shown::Shown;
 
 use self::definitions::Definitions;

@@ -1,5 +1,6 @@
 mod access;
 mod agents;
+mod api;
 mod asyncapi;
 mod conformance;
 mod crash;

@@ -20,7 +20,7 @@ pub(crate) fn workflow(args: &WorkflowArgs, call: &Call) -> Result<u8, Failure> 
         WorkflowCommand::Render(args) => render(args, call),
         WorkflowCommand::Run(args) => super::workflow_run::run(args, call),
         WorkflowCommand::Start(args) => super::workflow_live::start(args, call),
-        WorkflowCommand::List(args) => super::workflow_live::list(args, call),
+        WorkflowCommand::List(args) => super::workflow_list::list(args, call),
         WorkflowCommand::Show(args) => super::workflow_live::show(args, call),
         WorkflowCommand::Cancel(args) => super::workflow_live::change(args, "cancel", call),
         WorkflowCommand::Hold(args) => super::workflow_live::change(args, "hold", call),

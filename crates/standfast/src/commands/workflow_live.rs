@@ -1,4 +1,4 @@
-//! `workflow start`, `list`, `show` and what else is said to a running stack about its runs.
+//! `workflow start`, `show` and what else is said to a running stack about its runs.
 
 use std::time::Duration;
 
@@ -9,15 +9,12 @@ use standfast_workflow::Record;
 use super::Call;
 use super::workflow_run::{parse_json, read_input};
 use super::workflow_text;
-use crate::args::{
-    NamedStack, StackArgs, WorkflowEventArgs, WorkflowListArgs, WorkflowOneArgs, WorkflowStartArgs,
-};
+use crate::args::{NamedStack, StackArgs, WorkflowEventArgs, WorkflowOneArgs, WorkflowStartArgs};
 use crate::exit;
 use crate::failure::Failure;
-use crate::output::Paint;
 
 /// How long an answer may take, besides what it is asked to wait.
-const ANSWER_MAX: Duration = Duration::from_secs(15);
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(15);
 
 pub(super) fn start(args: &WorkflowStartArgs, call: &Call) -> Result<u8, Failure> {
     let input = read_input(args.input.as_ref(), args.input_file.as_ref())?;
@@ -71,40 +68,6 @@ fn full_name(text: &str, stack: &NamedStack, call: &Call) -> Result<String, Fail
     Ok(version.map_or_else(|| name.clone(), |version| format!("{name}/{version}")))
 }
 
-pub(super) fn list(args: &WorkflowListArgs, call: &Call) -> Result<u8, Failure> {
-    let mut path = format!("/v1/runs?limit={}", args.limit);
-    for (name, value) in [("status", &args.status), ("workflow", &args.workflow)] {
-        if let Some(value) = value {
-            path.push_str(&format!("&{name}={value}"));
-        }
-    }
-    let answer = ask(&args.stack, Method::GET, &path, None, None, ANSWER_MAX, call)?;
-    if args.json {
-        call.output.json(&answer)?;
-        return Ok(exit::DONE);
-    }
-    let runs = answer["runs"].as_array().cloned().unwrap_or_default();
-    if runs.is_empty() {
-        call.output.note("no runs");
-        return Ok(exit::DONE);
-    }
-    let mut text = format!("{:26}  {:9}  {:24}  WORKFLOW\n", "RUN", "STATUS", "STARTED");
-    for run in runs {
-        let of = |field: &str| run[field].as_str().unwrap_or_default().to_owned();
-        let status = format!("{:9}", of("status"));
-        let status = match of("status").as_str() {
-            "faulted" => call.output.paint_data(Paint::Bad, &status),
-            "completed" => call.output.paint_data(Paint::Good, &status),
-            _ => status,
-        };
-        let workflow = run["workflow"]["name"].as_str().unwrap_or_default();
-        let version = run["workflow"]["version"].as_str().unwrap_or_default();
-        text.push_str(&format!("{}  {status}  {:24}  {workflow}:{version}\n", of("id"), of("startedAt")));
-    }
-    call.output.data(&text)?;
-    Ok(exit::DONE)
-}
-
 pub(super) fn show(args: &WorkflowOneArgs, call: &Call) -> Result<u8, Failure> {
     let get = |path: &str| ask(&args.stack, Method::GET, path, None, None, ANSWER_MAX, call);
     let summary = get(&format!("/v1/runs/{}", args.run))?;
@@ -151,7 +114,7 @@ pub(super) fn event(args: &WorkflowEventArgs, call: &Call) -> Result<u8, Failure
 }
 
 /// Asks the running stack. What it refuses is the user's.
-fn ask(
+pub(super) fn ask(
     stack: &NamedStack,
     method: Method,
     path: &str,
