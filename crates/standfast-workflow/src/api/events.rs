@@ -16,11 +16,9 @@ const EVENTS_MAX: usize = 1_000;
 
 pub(super) async fn publish(engine: &Engine, request: &Request<Bytes>) -> Answer {
     let events = read(request)?;
-    let mut given = Vec::new();
-    for event in events {
-        let runs = engine.publish(Arc::new(event)).await.map_err(|why| refused(&why))?;
-        given.push(json!({"runs": runs}));
-    }
+    let events: Vec<Arc<Value>> = events.into_iter().map(Arc::new).collect();
+    let given = engine.publish_all(&events).await.map_err(|why| refused(&why))?;
+    let given: Vec<Value> = given.into_iter().map(|runs| json!({"runs": runs})).collect();
     Ok(data(StatusCode::OK, &json!({"events": given})))
 }
 

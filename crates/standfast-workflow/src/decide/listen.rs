@@ -1,6 +1,6 @@
 //! `listen`: waits for events.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -39,34 +39,6 @@ pub(crate) fn nothing_yet(to: &Events) -> Listening {
 pub(crate) fn event_key(event: &Value) -> Option<Digest> {
     let text = |name: &str| event.get(name).and_then(Value::as_str);
     Some(Digest::of(format!("{}\0{}", text("source")?, text("id")?).as_bytes()))
-}
-
-/// The types of the events that could count; `None` when any could.
-pub(crate) fn wants(to: &Events) -> Option<BTreeSet<Arc<str>>> {
-    let of =
-        |patterns: &[Pattern]| patterns.iter().map(Pattern::literal_type).collect::<Option<BTreeSet<_>>>();
-    match to {
-        Events::One(pattern) => of(std::slice::from_ref(pattern)),
-        Events::All(patterns) => of(patterns),
-        Events::Any { patterns, .. } if patterns.is_empty() => None,
-        Events::Any { patterns, until } => {
-            let mut all = of(patterns)?;
-            if let Some(Until::Events(events)) = until {
-                all.extend(wants(events)?);
-            }
-            Some(all)
-        }
-    }
-}
-
-impl Pattern {
-    /// The one type that fits it, if it names one.
-    fn literal_type(&self) -> Option<Arc<str>> {
-        self.with.iter().find_map(|(name, wanted)| match wanted {
-            Match::Value(value, None) if name == "type" => as_text(value).map(Into::into),
-            _ => None,
-        })
-    }
 }
 
 /// What an event changes in a wait that is not a run's but a schedule's. `None` when it has no part in it.
@@ -319,7 +291,8 @@ impl Asking<'_, '_> {
         }
         let mut said = Vec::new();
         for (name, from, expect) in &pattern.correlate {
-            let found = self.deciding.value(*from, self.event, self.sight)?;
+            // An event in which the place cannot be is not the one that is waited for, and no fault of who waits.
+            let Ok(found) = self.deciding.value(*from, self.event, self.sight) else { return Ok(false) };
             let expected = match expect {
                 Some(form) => Some(Value::clone(&*self.deciding.fill(form, self.input, self.sight)?)),
                 None => shared.get(name).cloned(),

@@ -8,6 +8,7 @@ mod extended;
 mod flow;
 mod fork;
 mod function;
+mod interest;
 mod length;
 mod listen;
 mod raise;
@@ -21,7 +22,8 @@ use std::sync::Arc;
 use serde_json::Value;
 use standfast_model::Stamp;
 
-pub(crate) use listen::{event_key, gather, is_full, nothing_yet, wants};
+pub(crate) use interest::{Interest, at, interests, sign};
+pub(crate) use listen::{event_key, gather, is_full, nothing_yet};
 pub use sight::World;
 pub(crate) use sight::{Seeing, Sight, as_text, kind_of, over_limits, size_of};
 

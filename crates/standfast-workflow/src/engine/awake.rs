@@ -18,6 +18,9 @@ use crate::run::{Run, RunId};
 /// Most that may happen to a run while it is busy with something that happened before.
 const INBOX_MAX: usize = 256;
 
+/// Tells how a run is, once what it was told is written.
+pub(super) type Answer = oneshot::Receiver<Result<Run, Refused>>;
+
 impl Engine {
     /// Puts a run among those in memory; `first_unkept` is where the first of its records is that is not in a snapshot.
     pub(super) fn take_up(&self, run: Run, program: Arc<Program>, first_unkept: u64) -> Driving {
@@ -33,6 +36,12 @@ impl Engine {
 
     /// Tells a run what happens to it, and waits until that is written.
     pub(super) async fn tell(&self, id: RunId, cause: Cause) -> Result<Run, Refused> {
+        let answer = self.send(id, cause).await?;
+        self.answered(id, answer).await
+    }
+
+    /// Tells a run what happens to it.
+    pub(super) async fn send(&self, id: RunId, cause: Cause) -> Result<Answer, Refused> {
         let (told, answer) = oneshot::channel();
         let input = Input { cause, told: Some(told) };
         let sent = self.runs().send(id, input);
@@ -47,6 +56,11 @@ impl Engine {
                 });
             }
         }
+        Ok(answer)
+    }
+
+    /// How the run is when what it was told is written.
+    pub(super) async fn answered(&self, id: RunId, answer: Answer) -> Result<Run, Refused> {
         match answer.await {
             Ok(told) => told,
             // It ended before it read this, or it is not driven any more.

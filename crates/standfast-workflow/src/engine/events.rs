@@ -4,28 +4,33 @@
 //! **Invariant.** What is put among the kept and who is looked up for it happens under one lock, as does what a run is given of the
 //! kept and its entry among those that wait: no event falls between the two.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
 use standfast_model::Stamp;
-use standfast_store::{Batch, Scan, Space};
+use standfast_store::{BATCH_WRITES_MAX, Batch, Scan, Space};
 
+use super::awake::Answer;
 use super::refused::{check_event, check_limits};
+use super::waiters::Waiters;
 use super::{Engine, JournalError, Refused};
-use crate::decide::{Cause, event_key, size_of, wants};
-use crate::program::{Program, Step};
-use crate::run::{Digest, Run, RunId, ScopeId, State};
+use crate::decide::{Cause, Interest, event_key, interests, size_of};
+use crate::program::Program;
+use crate::run::{Digest, Run, RunId, ScopeId};
 
 /// By time and number: events.
 const EVENTS: Space = Space::Table("workflow-events");
 /// How long an event is kept for runs that begin to wait for it later, unless told otherwise.
 pub const EVENTS_KEPT_FOR: Duration = Duration::from_secs(3_600);
 /// Most events that are kept; the oldest go when there are more.
-const EVENTS_MAX: usize = 10_000;
+const EVENTS_MAX: usize = 100_000;
 /// Most bytes of events that are kept; the oldest go when there are more.
 const EVENTS_BYTES_MAX: usize = 64 << 20;
+
+/// Most bytes of events that are written at once, and at most one event more.
+const EVENTS_COMMIT_BYTES_MAX: usize = 1 << 20;
 
 /// Events that are kept, and who waits for which.
 #[derive(Debug, Default)]
@@ -38,10 +43,7 @@ struct Inner {
     bytes: usize,
     next: u64,
     waiting: HashMap<RunId, Waiting>,
-    /// Runs by the types that they wait for.
-    by_type: HashMap<Arc<str>, BTreeSet<RunId>>,
-    /// Runs that any event may be for.
-    any: BTreeSet<RunId>,
+    waiters: Waiters,
     /// Events of runs that are not given out yet, by where their records are.
     outbox: BTreeMap<u64, usize>,
 }
@@ -56,8 +58,8 @@ struct Kept {
 /// A run that waits for events.
 #[derive(Debug, Default)]
 struct Waiting {
-    /// `None` when any event may be for it.
-    types: Option<BTreeSet<Arc<str>>>,
+    /// What for.
+    interests: Vec<Interest>,
     /// The latest of its tasks that was given what is kept.
     offered: Option<ScopeId>,
 }
@@ -92,36 +94,16 @@ impl Inner {
     }
 
     fn waits(&mut self, id: RunId, waiting: Waiting) {
-        self.forget(id);
-        match &waiting.types {
-            None => drop(self.any.insert(id)),
-            Some(types) => {
-                for kind in types {
-                    self.by_type.entry(Arc::clone(kind)).or_default().insert(id);
-                }
-            }
+        if self.waiting.get(&id).is_none_or(|known| known.interests != waiting.interests) {
+            self.forget(id);
+            waiting.interests.iter().for_each(|interest| self.waiters.add(id, interest));
         }
         self.waiting.insert(id, waiting);
     }
 
     fn forget(&mut self, id: RunId) {
         let Some(gone) = self.waiting.remove(&id) else { return };
-        self.any.remove(&id);
-        for kind in gone.types.into_iter().flatten() {
-            if let Some(runs) = self.by_type.get_mut(&kind) {
-                runs.remove(&id);
-                if runs.is_empty() {
-                    self.by_type.remove(&kind);
-                }
-            }
-        }
-    }
-
-    fn could_want(&self, event: &Value) -> Vec<RunId> {
-        let named = event.get("type").and_then(Value::as_str).and_then(|kind| self.by_type.get(kind));
-        let mut all: BTreeSet<RunId> = self.any.clone();
-        all.extend(named.into_iter().flatten());
-        all.into_iter().collect()
+        gone.interests.iter().for_each(|interest| self.waiters.remove(id, interest));
     }
 }
 
@@ -132,7 +114,8 @@ impl Events {
 
     /// A run that waits, of which nothing else is known: it sleeps since another process put it to sleep.
     pub(super) fn may_want_any(&self, id: RunId) {
-        self.lock().waits(id, Waiting::default());
+        let any = Waiting { interests: vec![Interest::default()], offered: None };
+        self.lock().waits(id, any);
     }
 
     /// A run has ended, or is not driven on.
@@ -169,27 +152,37 @@ impl Engine {
     /// # Errors
     /// See [`Refused`]: some runs may have taken it. Publish it again.
     pub async fn publish(&self, event: Arc<Value>) -> Result<usize, Refused> {
+        let given = self.publish_all(std::slice::from_ref(&event)).await?;
+        Ok(given.into_iter().sum())
+    }
+
+    /// Publishes events in this order, as [`Engine::publish`] does each, but side by side where they are for different runs. Returns
+    /// to how many runs each was given.
+    ///
+    /// # Errors
+    /// See [`Refused`]: some runs may have taken some. Publish them again.
+    pub async fn publish_all(&self, events: &[Arc<Value>]) -> Result<Vec<usize>, Refused> {
         self.check_driven()?;
-        check_limits("the event", &event)?;
-        check_event(&event)?;
-        let (could_want, is_known) = self.keep_event(&event).await?;
-        // One that comes again is not given to a task of a run of which another task took it.
-        let cause = match is_known {
-            true => Cause::Kept { events: vec![Arc::clone(&event)] },
-            false => Cause::Event { event: Arc::clone(&event) },
-        };
-        self.offer_to_schedules(&event).await?;
-        let (mut given, mut refused) = (0, None);
-        for id in could_want {
-            match self.tell(id, cause.clone()).await {
-                Ok(_) => given += 1,
-                Err(Refused::NoRun(_) | Refused::Ended(_)) => {}
-                Err(why @ Refused::Stopped(_)) => return Err(why),
-                // One that cannot take it keeps it from no other.
-                Err(why) => refused = Some(why),
+        for event in events {
+            check_limits("the event", event)?;
+            check_event(event)?;
+        }
+        let kept = self.keep_events(events).await?;
+        let mut giving =
+            Giving { engine: self, given: vec![0; events.len()], refused: None, told: Vec::new() };
+        for (at, (event, (could_want, is_known))) in events.iter().zip(kept).enumerate() {
+            self.offer_to_schedules(event).await?;
+            // One that comes again is not given to a task of a run of which another task took it.
+            let cause = match is_known {
+                true => Cause::Kept { events: vec![Arc::clone(event)] },
+                false => Cause::Event { event: Arc::clone(event) },
+            };
+            for id in could_want {
+                giving.give(at, id, &cause).await?;
             }
         }
-        refused.map_or(Ok(given), Err)
+        giving.answers().await?;
+        giving.refused.map_or(Ok(giving.given), Err)
     }
 
     /// Reads what was kept when the process before ended.
@@ -214,54 +207,78 @@ impl Engine {
             let found = self.journal().sleeper(id).await;
             let Ok(Some(sleeper)) = found else { continue };
             let Ok(program) = self.program_of(&sleeper.run).await else { continue };
-            let (_, types) = waits_for(&sleeper.run, &program);
+            let Some((_, interests)) = interests(&sleeper.run, &program) else { continue };
             let mut inner = self.events().lock();
             // One that was woken meanwhile has said so itself.
             if inner.waiting.get(&id).is_some_and(|waiting| waiting.offered.is_none()) {
-                inner.waits(id, Waiting { types, offered: None });
+                inner.waits(id, Waiting { interests, offered: None });
             }
         }
     }
 
-    /// Keeps an event, once: written when this returns. Returns the runs that could want it, and whether it came before.
-    pub(super) async fn keep_event(&self, event: &Arc<Value>) -> Result<(Vec<RunId>, bool), JournalError> {
-        let (now, key) = (self.clock().now(), event_key(event));
+    /// Keeps events, each once: written when this returns. Returns of each the runs that could want it, and whether it came before.
+    pub(super) async fn keep_events(
+        &self,
+        events: &[Arc<Value>],
+    ) -> Result<Vec<(Vec<RunId>, bool)>, JournalError> {
         let kept_for = self.events_kept_for();
-        self.events().lock().forget_before(now.minus(kept_for));
-        let is_known = key.as_ref().is_some_and(|key| self.events().lock().keys.contains(key));
-        if !is_known {
-            // Whatever comes in the same microsecond has another key; the same event twice is one again when it is read.
-            let name = key.as_ref().map_or("", Digest::as_str);
-            let place = [&now.as_micros().to_be_bytes()[..], name.as_bytes()].concat();
-            let batch = Batch::new().put_until(&EVENTS, place, event.to_string(), Some(now.plus(kept_for)));
-            self.journal().commit(batch).await?;
+        let mut found = Vec::with_capacity(events.len());
+        let mut rest = events;
+        while !rest.is_empty() {
+            let now = self.clock().now();
+            self.events().lock().forget_before(now.minus(kept_for));
+            let (mut batch, mut bytes, mut new) = (Batch::new(), 0, HashSet::new());
+            let mut keys = Vec::new();
+            for event in rest {
+                let (key, text) = (event_key(event), event.to_string());
+                let is_full = bytes + text.len() > EVENTS_COMMIT_BYTES_MAX || new.len() == BATCH_WRITES_MAX;
+                if is_full && bytes > 0 {
+                    break;
+                }
+                let came_before = |key: &Digest| self.events().lock().keys.contains(key);
+                let is_known = key.as_ref().is_some_and(|key| came_before(key) || !new.insert(key.clone()));
+                if !is_known {
+                    bytes += text.len();
+                    // Whatever comes in the same microsecond has another key; the same event twice is one again when it is read.
+                    let name = key.as_ref().map_or("", Digest::as_str);
+                    let place = [&now.as_micros().to_be_bytes()[..], name.as_bytes()].concat();
+                    batch = batch.put_until(&EVENTS, place, text, Some(now.plus(kept_for)));
+                }
+                keys.push((key, is_known));
+            }
+            if bytes > 0 {
+                self.journal().commit(batch).await?;
+            }
+            let (taken, others) = rest.split_at(keys.len());
+            let mut inner = self.events().lock();
+            for (event, (key, is_known)) in taken.iter().zip(keys) {
+                inner.put(now, key, Arc::clone(event));
+                found.push((inner.waiters.of(event), is_known));
+            }
+            rest = others;
         }
-        let mut inner = self.events().lock();
-        inner.put(now, key, Arc::clone(event));
-        Ok((inner.could_want(event), is_known))
+        Ok(found)
     }
 
     /// Events that came before a task of a run began to wait, and after the run was started; each task is given them once.
     /// Notes what the run waits for now.
     pub(super) fn kept_events(&self, run: &Run, program: &Program) -> Vec<Arc<Value>> {
-        let (newest, types) = waits_for(run, program);
+        let found = interests(run, program);
         let mut inner = self.events().lock();
-        let Some(newest) = newest else {
+        let Some((newest, interests)) = found else {
             inner.forget(run.id);
             return Vec::new();
         };
         let offered = inner.waiting.get(&run.id).and_then(|waiting| waiting.offered);
-        let fits = |kept: &Kept| {
-            let kind = kept.event.get("type").and_then(Value::as_str).unwrap_or_default();
-            kept.at >= run.started_at && types.as_ref().is_none_or(|types| types.contains(kind))
-        };
         let is_new = offered.is_none_or(|offered| offered < newest);
         let oldest = self.clock().now().minus(self.events_kept_for());
         inner.forget_before(oldest);
-        let kept =
-            inner.kept.values().filter(|kept| is_new && fits(kept)).map(|kept| Arc::clone(&kept.event));
-        let kept = kept.collect();
-        inner.waits(run.id, Waiting { types, offered: Some(newest) });
+        let fits = |kept: &Kept| {
+            kept.at >= run.started_at && interests.iter().any(|interest| interest.fits(&kept.event))
+        };
+        let kept = inner.kept.values().filter(|kept| is_new && fits(kept));
+        let kept = kept.map(|kept| Arc::clone(&kept.event)).collect();
+        inner.waits(run.id, Waiting { interests, offered: Some(newest) });
         kept
     }
 
@@ -272,21 +289,51 @@ impl Engine {
     }
 }
 
-/// The latest task of a run that waits, and for which types its tasks do; `None` when it is any.
-fn waits_for(run: &Run, program: &Program) -> (Option<ScopeId>, Option<BTreeSet<Arc<str>>>) {
-    let (mut newest, mut types) = (None, Some(BTreeSet::new()));
-    for (id, scope) in &run.scopes {
-        if !matches!(scope.state, State::Listening(_)) {
-            continue;
+/// Events on their way to runs: each run is told of them in their order, and not waited for before the next is.
+struct Giving<'e> {
+    engine: &'e Engine,
+    /// To how many runs each event was given.
+    given: Vec<usize>,
+    refused: Option<Refused>,
+    told: Vec<(usize, RunId, Answer)>,
+}
+
+impl Giving<'_> {
+    async fn give(&mut self, at: usize, id: RunId, cause: &Cause) -> Result<(), Refused> {
+        let mut sent = self.engine.send(id, cause.clone()).await;
+        if matches!(sent, Err(Refused::Busy(_))) && !self.told.is_empty() {
+            // Perhaps by what it was given here.
+            self.answers().await?;
+            sent = self.engine.send(id, cause.clone()).await;
         }
-        newest = Some(*id);
-        let wanted = match program.find(&scope.task).map(|task| &program.task(task).step) {
-            Some(Step::Listen(listen)) => wants(&listen.to),
-            _ => None,
-        };
-        types = types.zip(wanted).map(|(all, more)| &all | &more);
+        match sent {
+            Ok(answer) => self.told.push((at, id, answer)),
+            Err(why) => self.note(why)?,
+        }
+        Ok(())
     }
-    (newest, types)
+
+    async fn answers(&mut self) -> Result<(), Refused> {
+        for (at, id, answer) in std::mem::take(&mut self.told) {
+            match self.engine.answered(id, answer).await {
+                Ok(_) => self.given[at] += 1,
+                Err(why) => self.note(why)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, why: Refused) -> Result<(), Refused> {
+        match why {
+            Refused::NoRun(_) | Refused::Ended(_) => Ok(()),
+            Refused::Stopped(_) => Err(why),
+            // One that cannot take it keeps it from no other.
+            why => {
+                self.refused = Some(why);
+                Ok(())
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -306,13 +353,17 @@ mod tests {
     #[test]
     fn an_event_is_for_those_that_wait_for_its_type_or_for_any() {
         let events = Events::default();
-        let types = Some(BTreeSet::from(["a".into(), "b".into()]));
-        events.lock().waits(run(1), Waiting { types, offered: None });
+        let waits = |id, kinds: &[&str]| {
+            let of = |kind: &&str| Interest { kind: Some((*kind).into()), mark: None };
+            let interests = kinds.iter().map(of).collect();
+            events.lock().waits(id, Waiting { interests, offered: None });
+        };
+        waits(run(1), &["a", "b"]);
         events.may_want_any(run(2));
-        let could_want = |kind| events.lock().could_want(&event(1, kind));
+        let could_want = |kind| events.lock().waiters.of(&event(1, kind));
         assert_eq!(could_want("a"), [run(1), run(2)]);
         assert_eq!(could_want("c"), [run(2)]);
-        events.lock().waits(run(2), Waiting { types: Some(BTreeSet::from(["c".into()])), offered: None });
+        waits(run(2), &["c"]);
         assert_eq!(could_want("a"), [run(1)]);
         assert_eq!(could_want("c"), [run(2)]);
         events.forget(run(1));

@@ -22,6 +22,7 @@ mod runs;
 mod schedule;
 mod search;
 mod shown;
+mod waiters;
 mod within;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -215,14 +216,16 @@ impl Engine {
         key: Option<&str>,
     ) -> Result<RunId, Refused> {
         let program = self.program_named(workflow)?;
-        self.start_program(program, input, key).await
+        self.start_program(program, input, key, None).await
     }
 
+    /// Starts a run, for a task of another run or nobody's.
     async fn start_program(
         &self,
         program: Arc<Program>,
         input: Arc<Value>,
         key: Option<&str>,
+        holder: Option<RunId>,
     ) -> Result<RunId, Refused> {
         self.check_driven()?;
         check_limits("the input", &input)?;
@@ -245,6 +248,9 @@ impl Engine {
         // A task of its own drives it, so that a caller who goes away leaves nothing half begun. One for which there is no room is
         // written, put to sleep, and waits behind those that are due before it.
         let driving = self.take_up(Run::new(id), program, u64::MAX).crowded(is_crowded);
+        if let Some(holder) = holder {
+            self.runs().nests(id, holder);
+        }
         self.spawn(driving, Input { cause: Cause::Start { input, key: key.clone() }, told: Some(told) });
         match (answer.await.unwrap_or_else(|_| Err(self.why_stopped())), &key) {
             (Ok(_), _) => Ok(id),

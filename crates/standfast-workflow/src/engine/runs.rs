@@ -15,6 +15,11 @@ use crate::run::RunId;
 /// Most runs that are woken at once; more follow as these have done what was due.
 const WAKE_MAX: usize = 256;
 
+/// Most runs around a run, each of which a task of the next began.
+const NESTED_MAX: usize = 64;
+/// Most runs that go on at a time and that one run began, or those that it began.
+const FAMILY_MAX: usize = 10_000;
+
 /// A run in memory.
 #[derive(Debug)]
 pub(super) struct Awake {
@@ -35,8 +40,20 @@ pub(super) struct Runs {
     waiting: HashMap<RunId, Vec<oneshot::Sender<Summary>>>,
     /// Those in memory that wait for other runs, and for how many each.
     patient: HashMap<RunId, usize>,
+    /// Runs that tasks of other runs began, and the outermost of these of each.
+    nested: HashMap<RunId, Nested>,
+    /// How many go on that one run began, and those that it began, and so on.
+    families: HashMap<RunId, usize>,
     /// Where the first record is of a run that is not driven on and that only the journal knows: the next process tries again.
     given_up: Option<u64>,
+}
+
+/// A run that a task of another began.
+#[derive(Debug, Clone, Copy)]
+struct Nested {
+    /// How many there are around it.
+    depth: usize,
+    outermost: RunId,
 }
 
 /// Who wakes a run.
@@ -124,6 +141,36 @@ impl Runs {
         }
     }
 
+    /// Whether a task of a run may begin another; why not, otherwise. Without bounds a workflow that runs itself would fill the store.
+    pub(super) fn may_nest(&self, holder: RunId) -> Result<(), String> {
+        let (depth, outermost) = self.nest_within(holder);
+        if depth > NESTED_MAX {
+            return Err(format!(
+                "there are {NESTED_MAX} runs around it, each of a task of the next, the outermost {outermost}"
+            ));
+        }
+        match self.families.get(&outermost) {
+            Some(count) if *count >= FAMILY_MAX => {
+                Err(format!("{FAMILY_MAX} runs go on that {outermost} began, and those that it began"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A task of `holder` began a run, or asks for it again.
+    pub(super) fn nests(&mut self, id: RunId, holder: RunId) {
+        if self.is_awake(id).is_none() || self.nested.contains_key(&id) {
+            return;
+        }
+        let (depth, outermost) = self.nest_within(holder);
+        self.nested.insert(id, Nested { depth, outermost });
+        *self.families.entry(outermost).or_default() += 1;
+    }
+
+    fn nest_within(&self, holder: RunId) -> (usize, RunId) {
+        self.nested.get(&holder).map_or((1, holder), |around| (around.depth + 1, around.outermost))
+    }
+
     /// For how many more there is room. Those that wait for others do not count: when they had all the room, those that they wait
     /// for would have none, and nothing would go on.
     pub(super) fn room(&self, awake_max: usize) -> usize {
@@ -135,6 +182,14 @@ impl Runs {
         self.awake.remove(&id);
         self.last.remove(&id);
         self.waiting.remove(&id);
+        if let Some(nested) = self.nested.remove(&id)
+            && let Some(count) = self.families.get_mut(&nested.outermost)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.families.remove(&nested.outermost);
+            }
+        }
     }
 
     pub(super) fn ended(&mut self, id: RunId, summary: &Summary) {

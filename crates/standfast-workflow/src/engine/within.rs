@@ -24,8 +24,12 @@ impl Engine {
             }
         };
         let key = format!("{holder}.{}", Digest::of(key.as_bytes()));
-        let started = self.start_program(program, Arc::clone(&request.input), Some(&key)).await;
+        let may_nest = self.runs().may_nest(holder);
+        may_nest.map_err(|why| failed(Refused::Wrong(format!("it is not run: {why}"))))?;
+        let started = self.start_program(program, Arc::clone(&request.input), Some(&key), Some(holder)).await;
         let id = self.unless_stopped(started).await.map_err(failed)?;
+        // If it was begun by a process before, nothing is known yet of whose it is.
+        self.runs().nests(id, holder);
         if !request.awaited {
             return Ok(Answer::Begun);
         }

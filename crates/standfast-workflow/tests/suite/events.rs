@@ -1,5 +1,6 @@
 //! Events on their way to runs: none is lost, none counts twice.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -127,4 +128,78 @@ async fn what_becomes_of_runs_is_told_and_who_is_slow_is_told_what_was_lost() {
     }
     assert!(matches!(sleeps.next().await, Some(Told::Lost(_))));
     assert!(matches!(sleeps.next().await, Some(Told::Event(_))));
+}
+
+/// Waits for an event about its order, which is told by `FROM` and expected as `EXPECT`.
+const ABOUT: &str = "do:
+  - know: { set: '${ . }', export: { as: '${ . }' } }
+  - await: { listen: { to: { one: { with: { type: paid }, correlate: { order: { from: FROM, expect: EXPECT } } } } } }
+";
+
+fn paid(id: &str, order: &Value) -> Value {
+    json!({"id": id, "source": "s", "type": "paid", "subject": "17", "data": {"order": order}})
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_is_given_only_to_the_runs_that_expect_it() {
+    let ways = ["'${ .order }'", "'${ $input.order }'", "'${ $context.order }'"];
+    for (at, expect) in ways.into_iter().enumerate() {
+        let quiet = Quiet::new().await;
+        let document = ABOUT.replace("FROM", "'${ .data.order }'").replace("EXPECT", expect);
+        let about = quiet.define("about", &document).await;
+        let mut runs = Vec::new();
+        for order in 0..20 {
+            runs.push(quiet.start(&about, json!({"order": order})).await);
+        }
+        quiet.pass(u64::from(at == 1)).await; // asleep, and not
+        assert_eq!(quiet.publish(paid("a", &json!(7))).await, 1, "{expect}");
+        assert_eq!(quiet.publish(paid("b", &json!("7"))).await, 0, "{expect}: another type of value");
+        assert_eq!(quiet.publish(paid("c", &json!({"a": 7}))).await, 0, "{expect}: not a plain value");
+        assert_eq!(quiet.publish(paid("d", &json!(8))).await, 1, "{expect}");
+        assert_eq!(quiet.engine.wait(runs[7]).await.unwrap().status, Status::Completed, "{expect}");
+        assert_eq!(quiet.engine.wait(runs[8]).await.unwrap().status, Status::Completed, "{expect}");
+        // Those that another process put to sleep are looked up again.
+        let quiet = quiet.crash(Duration::from_secs(2)).await;
+        quiet.pass(1).await;
+        assert_eq!(quiet.publish(paid("e", &json!(9))).await, 1, "{expect}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_is_given_to_a_run_that_computes_what_it_expects() {
+    let quiet = Quiet::new().await;
+    let document =
+        ABOUT.replace("FROM", "'${ .data.order | tostring }'").replace("EXPECT", "'${ \"\\(.order)\" }'");
+    let about = quiet.define("about", &document).await;
+    let id = quiet.start(&about, json!({"order": 7})).await;
+    quiet.publish(paid("a", &json!(6))).await;
+    quiet.publish(paid("b", &json!(7))).await;
+    let ended = quiet.engine.wait(id).await.unwrap();
+    assert_eq!(*ended.output.unwrap(), json!([{"order": 7}]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_in_which_the_place_cannot_be_harms_nobody() {
+    let quiet = Quiet::new().await;
+    let document = ABOUT.replace("FROM", "'${ .data.order.number + 0 }'").replace("EXPECT", "'${ .order }'");
+    let about = quiet.define("about", &document).await;
+    let id = quiet.start(&about, json!({"order": 7})).await;
+    quiet.publish(paid("a", &json!("text"))).await;
+    quiet.publish(paid("b", &json!({"number": 7}))).await;
+    let ended = quiet.engine.wait(id).await.unwrap();
+    assert_eq!(*ended.output.unwrap(), json!([{"order": {"number": 7}}]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_events_at_once_are_taken_in_their_order() {
+    let quiet = Quiet::new().await;
+    let all = "do: [ await: { listen: { to: { any: [ { with: { type: a } } ], until: '${ length == 600 }' } } } ]\n";
+    let all = quiet.define("all", all).await;
+    let id = quiet.start(&all, json!({})).await;
+    let names: Vec<String> = (0..600).map(|number| number.to_string()).collect();
+    let events: Vec<Arc<Value>> = names.iter().map(|name| Arc::new(event(name, "a"))).collect();
+    let given = quiet.engine.publish_all(&events).await.unwrap();
+    assert_eq!(given, vec![1; 600]);
+    let ended = quiet.engine.wait(id).await.unwrap();
+    assert_eq!(*ended.output.unwrap(), json!(names));
 }

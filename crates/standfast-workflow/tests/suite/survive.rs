@@ -215,3 +215,41 @@ async fn an_idle_engine_finds_out_that_another_has_taken_over() {
         Err(Refused::Stopped(_))
     ));
 }
+
+#[tokio::test]
+async fn a_workflow_that_runs_itself_ends_by_a_named_error() {
+    let rig = Rig::new().await;
+    let own = "do:\n  - s: { run: { workflow: { namespace: tests, name: own, version: '1.0.0' } } }\n";
+    let own = rig.define("own", own).await;
+    let summary = rig.end(rig.start(&own, json!({})).await).await;
+    assert_eq!(summary.status, Status::Faulted);
+    let problem = summary.problem.unwrap();
+    let detail = problem.detail.unwrap_or_default();
+    assert!(detail.contains("64 runs around it"), "{detail}");
+    // Nobody else is harmed.
+    let other = rig.run("do: [ a: { set: { b: 1 } } ]\n", json!({})).await;
+    assert_eq!(other.status, Status::Completed);
+}
+
+#[tokio::test]
+async fn a_workflow_that_runs_itself_twice_fills_neither_memory_nor_store() {
+    let rig = Rig::new().await;
+    let task = "run: { await: false, workflow: { namespace: tests, name: twins, version: '1.0.0' } }";
+    let twins = format!("do:\n  - a: {{ {task} }}\n  - b: {{ {task} }}\n  - c: {{ wait: PT10M }}\n");
+    let twins = rig.define("twins", &twins).await;
+    rig.start(&twins, json!({})).await;
+    let faulted = rig.clock.timeout(PATIENCE, async {
+        loop {
+            let (awake, asleep) = rig.engine.counts();
+            assert!(awake + asleep <= 10_010, "{awake} and {asleep} runs go on");
+            let runs = rig.engine.list(None, 200).await.unwrap();
+            if let Some(run) = runs.into_iter().find(|run| run.status == Status::Faulted) {
+                break run;
+            }
+            rig.clock.sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let problem = faulted.await.expect("one is refused in time").problem.unwrap();
+    let detail = problem.detail.unwrap_or_default();
+    assert!(detail.contains("runs around it") || detail.contains("10000 runs go on"), "{detail}");
+}
