@@ -91,7 +91,7 @@ const KEY: Parameter = parameter(
 const STATUS: Parameter = parameter(
     "status",
     Kind::Text,
-    "how it stands: one of pending, running, waiting, suspended, parked, cancelled, faulted, completed, or several with commas between",
+    "how it stands: one of pending, running, waiting, suspended, cancelled, faulted, completed, or several with commas between",
 );
 const WORKFLOW: Parameter =
     parameter("workflow", Kind::Text, "of which workflow: NAME or NAMESPACE/NAME, with :VERSION or without");
@@ -233,7 +233,7 @@ pub(super) const ROUTES: &[Route] = &[
         path: "/v1/runs/{id}/resume",
         operation: Operation::Resume,
         name: "resumeRun",
-        summary: "Lets a run go on that is held or parked",
+        summary: "Lets a run go on that is held",
         answer: "Changed",
         refused: &[404, 409],
         ..BASE

@@ -140,8 +140,8 @@ pub struct Summary {
 }
 
 /// How runs may stand, for those who look for some.
-pub const STATUS_WORDS: [&str; 8] =
-    ["pending", "running", "waiting", "suspended", "parked", "cancelled", "faulted", "completed"];
+pub const STATUS_WORDS: [&str; 7] =
+    ["pending", "running", "waiting", "suspended", "cancelled", "faulted", "completed"];
 
 impl Summary {
     /// How it stands, in one word of [`STATUS_WORDS`].

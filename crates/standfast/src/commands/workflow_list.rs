@@ -42,7 +42,7 @@ pub(super) fn list(args: &WorkflowListArgs, call: &Call) -> Result<u8, Failure> 
         let of = |field: &str| run[field].as_str().unwrap_or_default().to_owned();
         let status = format!("{:9}", of("status"));
         let status = match of("status").as_str() {
-            "faulted" | "parked" => call.output.paint_data(Paint::Bad, &status),
+            "faulted" => call.output.paint_data(Paint::Bad, &status),
             "completed" => call.output.paint_data(Paint::Good, &status),
             _ => status,
         };
