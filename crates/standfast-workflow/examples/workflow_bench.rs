@@ -202,7 +202,8 @@ async fn wake(folder: &str, patience: Duration) -> Anyhow<()> {
     tokio::time::sleep(patience).await;
     let (awake, asleep_now) = engine.counts();
     let mut late = Vec::new();
-    for id in ended.lock().map_err(|_| "the reader broke")?.clone() {
+    let ended = ended.lock().map_err(|_| "the reader broke")?.clone();
+    for id in ended {
         let run = engine.wait(id).await?;
         let wait = run.input["milliseconds"].as_f64().unwrap_or_default();
         late.push(run.changed_at.since(run.started_at).as_secs_f64() * 1_000.0 - wait);

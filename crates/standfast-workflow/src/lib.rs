@@ -37,6 +37,6 @@ pub use program::{Incomplete, Program, Resources, Unsupported, WorkflowName, com
 pub use rehearse::{Mismatch, Rehearsed, rehearse};
 pub use render::mermaid;
 pub use run::{
-    BadRunId, Digest, Event, Last, Listening, Phase, Problem, Record, Run, RunId, Scope, ScopeId, Standard,
-    State, Status, Taken, lifecycle,
+    Again, BadRunId, Digest, Event, Last, Listening, Origin, Phase, Problem, Record, Run, RunId, Scope,
+    ScopeId, Standard, State, Status, Taken, lifecycle,
 };

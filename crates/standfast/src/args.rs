@@ -10,8 +10,8 @@ pub(crate) use crate::fault_args::{
 };
 pub(crate) use crate::workflow_args::{
     WorkflowArgs, WorkflowCheckArgs, WorkflowCommand, WorkflowEventArgs, WorkflowFilterArgs,
-    WorkflowListArgs, WorkflowOneArgs, WorkflowRenderArgs, WorkflowRunArgs, WorkflowStartArgs,
-    WorkflowTestArgs,
+    WorkflowListArgs, WorkflowOneArgs, WorkflowRedoArgs, WorkflowRenderArgs, WorkflowRetryArgs,
+    WorkflowRunArgs, WorkflowStartArgs, WorkflowTestArgs,
 };
 
 /// Runs services so that they hold under load and failure, and proves it before production does.

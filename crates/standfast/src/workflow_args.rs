@@ -34,6 +34,18 @@ const LIST_EXAMPLES: &str = "Examples:
   standfast workflow list --status faulted --error 503 --started-after 2026-03-01T09:00:00Z --started-before 2026-03-01T10:00:00Z
   standfast workflow list --workflow checkout --limit 1000 --json | jq -r '.runs[].id'";
 
+const RETRY_EXAMPLES: &str = "Examples:
+  standfast workflow retry 01m83nkhpppkbm2skfgs2bd4h9
+  standfast workflow retry 01m83nkhpppkbm2skfgs2bd4h9 --wait 30s     prints how it ended
+
+What had finished is not done again. A second retry of a run is the same run.";
+
+const REDO_EXAMPLES: &str = "Examples:
+  standfast workflow redo 01m83nkhpppkbm2skfgs2bd4h9 --from /do/2/charge
+  standfast workflow redo 01m83nkhpppkbm2skfgs2bd4h9 --from /do/2/charge --input '{\"sum\": 3}' --wait 30s
+
+What was done before that task was begun for the last time is taken as it is. `show` names a run's tasks.";
+
 const EVENT_EXAMPLES: &str = "Examples:
   standfast workflow event '{\"id\": \"7\", \"source\": \"/bank\", \"type\": \"paid\", \"data\": {\"order\": \"o-1\"}}'";
 
@@ -79,6 +91,12 @@ pub(crate) enum WorkflowCommand {
     Hold(WorkflowOneArgs),
     /// Let a run that is held go on
     Resume(WorkflowOneArgs),
+    /// Go on with a faulted run from the task that failed: another run, by the same Idempotency-Keys
+    #[command(after_help = RETRY_EXAMPLES)]
+    Retry(WorkflowRetryArgs),
+    /// Begin another run from a task of one that has ended: what comes from there on is done again, by new Idempotency-Keys
+    #[command(after_help = REDO_EXAMPLES)]
+    Redo(WorkflowRedoArgs),
     /// Give an event (CloudEvents 1.0, as JSON) to the runs that wait for it
     #[command(after_help = EVENT_EXAMPLES)]
     Event(WorkflowEventArgs),
@@ -156,6 +174,50 @@ pub(crate) struct WorkflowOneArgs {
     /// The run's id
     #[arg(value_name = "RUN")]
     pub(crate) run: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) stack: NamedStack,
+}
+
+/// `workflow retry`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowRetryArgs {
+    /// The run's id
+    #[arg(value_name = "RUN")]
+    pub(crate) run: String,
+    /// Wait for the end, at most so long (up to 60s)
+    #[arg(long, value_name = "TIME")]
+    pub(crate) wait: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) stack: NamedStack,
+}
+
+/// `workflow redo`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowRedoArgs {
+    /// The run's id
+    #[arg(value_name = "RUN")]
+    pub(crate) run: String,
+    /// The task, by its place in the document
+    #[arg(long, value_name = "TASK")]
+    pub(crate) from: String,
+    /// What the task is given, as JSON [default: what it was given]
+    #[arg(long, value_name = "JSON", conflicts_with = "input_file")]
+    pub(crate) input: Option<String>,
+    /// A file that holds it as JSON; `-` is the standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input_file: Option<PathBuf>,
+    /// What names the start: the same key is the same run
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<String>,
+    /// Wait for the end, at most so long (up to 60s)
+    #[arg(long, value_name = "TIME")]
+    pub(crate) wait: Option<String>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -46,7 +46,7 @@ fn typed(status: StatusCode, value: &Value, kind: &'static str) -> Response<Byte
 pub(super) fn refused(why: &Refused) -> Box<Response<Bytes>> {
     let status = match why {
         Refused::NoWorkflow { .. } | Refused::NoRun(_) => StatusCode::NOT_FOUND,
-        Refused::Ended(_) | Refused::StartedBefore => StatusCode::CONFLICT,
+        Refused::Ended(_) | Refused::Unfit(_) | Refused::StartedBefore => StatusCode::CONFLICT,
         Refused::Busy(_) => StatusCode::TOO_MANY_REQUESTS,
         Refused::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Refused::Wrong(_) => StatusCode::BAD_REQUEST,

@@ -2,6 +2,7 @@
 //!
 //! Errors are problem details (RFC 9457).
 
+mod again;
 mod answer;
 mod events;
 mod list;
@@ -69,6 +70,8 @@ async fn perform(route: &Route, asked: Asked<'_>) -> Answer {
         Operation::Cancel => runs::cancel(&asked, asked.run()?).await,
         Operation::Hold => runs::hold(&asked, asked.run()?).await,
         Operation::Resume => runs::resume(&asked, asked.run()?).await,
+        Operation::Retry => again::retry(&asked, asked.run()?).await,
+        Operation::Redo => again::redo(&asked, asked.run()?).await,
         Operation::Publish => events::publish(asked.engine, asked.request).await,
     }
 }

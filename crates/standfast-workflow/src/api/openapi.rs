@@ -123,6 +123,8 @@ fn schemas() -> Value {
         ("input", json!({})),
         ("output", json!({})),
         ("problem", reference("Problem")),
+        ("origin", reference("Origin")),
+        ("retriedBy", id()),
         ("waitsFor", list(reference("Wait"))),
     ];
     let name = [("namespace", text.clone()), ("name", text.clone()), ("version", text.clone())];
@@ -132,6 +134,7 @@ fn schemas() -> Value {
         ("since", time()),
         ("until", json!({"type": ["string", "null"]})),
     ];
+    let origin = [("run", id()), ("by", json!({"enum": ["retry", "redo"]})), ("task", text.clone())];
     let problem = [
         ("type", text.clone()),
         ("status", number.clone()),
@@ -155,6 +158,9 @@ fn schemas() -> Value {
         "Status": {"enum": STATUS_WORDS},
         "WorkflowName": object(&name, 3),
         "Workflows": object(&[("workflows", list(reference("WorkflowName")))], 1),
+        "Origin": object(&origin, 3),
+        "From": object(&[("from", text.clone()), ("input", json!({}))], 1),
+        "WentOn": {"anyOf": [reference("Run"), object(&[("id", id()), ("from", id())], 2)]},
         "Wait": object(&wait, 3),
         "Problem": object(&problem, 2),
         "Run": object(&run, 7),

@@ -16,6 +16,8 @@ pub(super) enum Operation {
     Cancel,
     Hold,
     Resume,
+    Retry,
+    Redo,
     Publish,
 }
 
@@ -237,6 +239,31 @@ pub(super) const ROUTES: &[Route] = &[
         answer: "Changed",
         refused: &[404, 409],
         ..BASE
+    },
+    Route {
+        method: Method::POST,
+        path: "/v1/runs/{id}/retry",
+        operation: Operation::Retry,
+        name: "retryRun",
+        summary: "Goes on with a faulted run from the task that failed, as another run, by the same keys",
+        query: &[WAIT],
+        done: &[200, 202],
+        answer: "WentOn",
+        refused: &[404, 409],
+        ..BASE
+    },
+    Route {
+        method: Method::POST,
+        path: "/v1/runs/{id}/redo",
+        operation: Operation::Redo,
+        name: "redoRun",
+        summary: "Begins another run from a task of one that has ended, by new keys",
+        query: &[WAIT],
+        headers: &[KEY],
+        body: Body::Of("From"),
+        done: &[200, 202],
+        answer: "WentOn",
+        refused: &[404, 409, 413],
     },
     Route {
         method: Method::POST,

@@ -45,7 +45,7 @@ pub(super) async fn begun(asked: &Asked<'_>, id: RunId, wait: Option<Duration>, 
 }
 
 /// What names a start: a text, or a string of structured fields in quotes.
-fn key(request: &Request<Bytes>) -> Result<Option<String>, Box<Response<Bytes>>> {
+pub(super) fn key(request: &Request<Bytes>) -> Result<Option<String>, Box<Response<Bytes>>> {
     let Some(value) = request.headers().get("idempotency-key") else { return Ok(None) };
     let text = value.to_str().map_err(|_| bad("`Idempotency-Key` must be visible ASCII"))?.trim();
     let bare = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
@@ -70,6 +70,9 @@ pub(super) async fn end(asked: &Asked<'_>, id: RunId) -> Answer {
 pub(super) async fn show(asked: &Asked<'_>, id: RunId) -> Answer {
     let shown = asked.engine.show(id).await.map_err(|why| refused(&why))?;
     let mut value = as_value(&shown.summary);
+    if let Some(retried_by) = shown.retried_by {
+        value["retriedBy"] = retried_by.to_string().into();
+    }
     if let Some(run) = &shown.run {
         value["waitsFor"] = waits_for(run);
     }
@@ -113,6 +116,9 @@ pub(super) fn as_value(summary: &Summary) -> Value {
     // Stamps are numbers where they are kept; here they are read by people.
     value["startedAt"] = summary.started_at.to_string().into();
     value["changedAt"] = summary.changed_at.to_string().into();
+    if let Some(origin) = &summary.origin {
+        value["origin"] = json!({"run": origin.run, "by": origin.by, "task": origin.task});
+    }
     value["status"] = summary.word().into();
     value
 }

@@ -96,8 +96,9 @@ impl Engine {
         after: Option<RunId>,
         limit: usize,
     ) -> Result<Found, Refused> {
-        // Ids sort by time, so what is younger is passed over without being read.
-        let newest = filter.started_before.map(|before| RunId::new(before, 0));
+        // Ids sort by time, in milliseconds, so what is younger is passed over without being read.
+        let next = |stamp: Stamp| stamp.plus(Duration::from_millis(1));
+        let newest = filter.started_before.map(|before| RunId::new(next(before), 0));
         let mut after = match (after, newest) {
             (Some(after), Some(newest)) => Some(after.min(newest)),
             (after, newest) => after.or(newest),

@@ -1,4 +1,5 @@
 mod access;
+mod again;
 mod agents;
 mod api;
 mod asyncapi;

@@ -25,6 +25,8 @@ pub(crate) fn workflow(args: &WorkflowArgs, call: &Call) -> Result<u8, Failure> 
         WorkflowCommand::Cancel(args) => super::workflow_live::change(args, "cancel", call),
         WorkflowCommand::Hold(args) => super::workflow_live::change(args, "hold", call),
         WorkflowCommand::Resume(args) => super::workflow_live::change(args, "resume", call),
+        WorkflowCommand::Retry(args) => super::workflow_live::retry(args, call),
+        WorkflowCommand::Redo(args) => super::workflow_live::redo(args, call),
         WorkflowCommand::Event(args) => super::workflow_live::event(args, call),
         WorkflowCommand::Test(args) => super::workflow_test::test(args, call),
     }

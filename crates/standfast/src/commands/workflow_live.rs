@@ -9,7 +9,10 @@ use standfast_workflow::Record;
 use super::Call;
 use super::workflow_run::{parse_json, read_input};
 use super::workflow_text;
-use crate::args::{NamedStack, StackArgs, WorkflowEventArgs, WorkflowOneArgs, WorkflowStartArgs};
+use crate::args::{
+    NamedStack, StackArgs, WorkflowEventArgs, WorkflowOneArgs, WorkflowRedoArgs, WorkflowRetryArgs,
+    WorkflowStartArgs,
+};
 use crate::exit;
 use crate::failure::Failure;
 
@@ -18,18 +21,44 @@ pub(super) const ANSWER_MAX: Duration = Duration::from_secs(15);
 
 pub(super) fn start(args: &WorkflowStartArgs, call: &Call) -> Result<u8, Failure> {
     let input = read_input(args.input.as_ref(), args.input_file.as_ref())?;
-    let wait = args.wait.as_ref().map(|text| standfast_model::parse_duration(text).map(|time| (text, time)));
-    let wait = wait.transpose().map_err(|hint| Failure::input("--wait is no time").hint(hint))?;
+    let (query, limit) = waiting(args.wait.as_ref())?;
     let name = full_name(&args.workflow, &args.stack, call)?;
-    let (query, limit) = match wait {
-        Some((text, time)) => (format!("?wait={text}"), time.saturating_add(ANSWER_MAX)),
-        None => (String::new(), ANSWER_MAX),
-    };
     let path = format!("/v1/workflows/{name}/runs{query}");
     let answer = ask(&args.stack, Method::POST, &path, args.key.as_deref(), Some(&input), limit, call)?;
+    begun(&answer, args.json, call)
+}
+
+/// What is asked for to wait so long, and how long the answer may take then.
+fn waiting(wait: Option<&String>) -> Result<(String, Duration), Failure> {
+    let Some(text) = wait else { return Ok((String::new(), ANSWER_MAX)) };
+    let time = standfast_model::parse_duration(text);
+    let time = time.map_err(|hint| Failure::input("--wait is no time").hint(hint))?;
+    Ok((format!("?wait={text}"), time.saturating_add(ANSWER_MAX)))
+}
+
+pub(super) fn retry(args: &WorkflowRetryArgs, call: &Call) -> Result<u8, Failure> {
+    let (query, limit) = waiting(args.wait.as_ref())?;
+    let path = format!("/v1/runs/{}/retry{query}", args.run);
+    let answer = ask(&args.stack, Method::POST, &path, None, None, limit, call)?;
+    begun(&answer, args.json, call)
+}
+
+pub(super) fn redo(args: &WorkflowRedoArgs, call: &Call) -> Result<u8, Failure> {
+    let (query, limit) = waiting(args.wait.as_ref())?;
+    let mut body = json!({"from": args.from});
+    if args.input.is_some() || args.input_file.is_some() {
+        body["input"] = read_input(args.input.as_ref(), args.input_file.as_ref())?;
+    }
+    let path = format!("/v1/runs/{}/redo{query}", args.run);
+    let answer = ask(&args.stack, Method::POST, &path, args.key.as_deref(), Some(&body), limit, call)?;
+    begun(&answer, args.json, call)
+}
+
+/// Tells of a run that was begun, and how it ended if that was waited for.
+fn begun(answer: &Value, as_json: bool, call: &Call) -> Result<u8, Failure> {
     let status = answer.get("status").and_then(Value::as_str).unwrap_or_default().to_owned();
-    if args.json {
-        call.output.json(&answer)?;
+    if as_json {
+        call.output.json(answer)?;
     } else {
         let id = answer.get("id").and_then(Value::as_str).unwrap_or_default();
         let rest =
