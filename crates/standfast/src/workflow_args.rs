@@ -34,9 +34,27 @@ const LIST_EXAMPLES: &str = "Examples:
   standfast workflow list --status faulted --error 503 --started-after 2026-03-01T09:00:00Z --started-before 2026-03-01T10:00:00Z
   standfast workflow list --workflow checkout --limit 1000 --json | jq -r '.runs[].id'";
 
+const CANCEL_EXAMPLES: &str = "Examples:
+  standfast workflow cancel 01m83nkhpppkbm2skfgs2bd4h9
+  standfast workflow cancel --workflow checkout --started-before 2h --dry-run     which, and how many
+  standfast workflow cancel --workflow checkout --started-before 2h --yes
+
+Ctrl-C between two pages of 100 runs: the same command goes on with those that are left.";
+
+const HOLD_EXAMPLES: &str = "Examples:
+  standfast workflow hold 01m83nkhpppkbm2skfgs2bd4h9
+  standfast workflow hold --workflow checkout --dry-run
+  standfast workflow hold --workflow checkout --yes";
+
+const RESUME_EXAMPLES: &str = "Examples:
+  standfast workflow resume 01m83nkhpppkbm2skfgs2bd4h9
+  standfast workflow resume --all --yes";
+
 const RETRY_EXAMPLES: &str = "Examples:
   standfast workflow retry 01m83nkhpppkbm2skfgs2bd4h9
   standfast workflow retry 01m83nkhpppkbm2skfgs2bd4h9 --wait 30s     prints how it ended
+  standfast workflow retry --error 503 --started-after 2h --dry-run
+  standfast workflow retry --error 503 --started-after 2h --yes
 
 What had finished is not done again. A second retry of a run is the same run.";
 
@@ -85,12 +103,15 @@ pub(crate) enum WorkflowCommand {
     /// Show where a run stands, and all that happened to it
     #[command(after_help = "Examples:\n  standfast workflow show 01m83nkhpppkbm2skfgs2bd4h9")]
     Show(WorkflowOneArgs),
-    /// End a run before its end
-    Cancel(WorkflowOneArgs),
-    /// Hold a run: what was asked is answered, nothing new is begun
-    Hold(WorkflowOneArgs),
-    /// Let a run that is held go on
-    Resume(WorkflowOneArgs),
+    /// End a run before its end, or all that fit
+    #[command(after_help = CANCEL_EXAMPLES)]
+    Cancel(WorkflowChangeArgs),
+    /// Hold a run, or all that fit: what was asked is answered, nothing new is begun
+    #[command(after_help = HOLD_EXAMPLES)]
+    Hold(WorkflowChangeArgs),
+    /// Let a run that is held go on, or all that fit
+    #[command(after_help = RESUME_EXAMPLES)]
+    Resume(WorkflowChangeArgs),
     /// Go on with a faulted run from the task that failed: another run, by the same Idempotency-Keys
     #[command(after_help = RETRY_EXAMPLES)]
     Retry(WorkflowRetryArgs),
@@ -168,6 +189,37 @@ pub(crate) struct WorkflowFilterArgs {
     pub(crate) error: Option<String>,
 }
 
+/// A run, or those that fit.
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowChangeArgs {
+    /// The run's id; without it all runs that fit what is said
+    #[arg(value_name = "RUN")]
+    pub(crate) run: Option<String>,
+    #[command(flatten)]
+    pub(crate) many: WorkflowManyArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) stack: NamedStack,
+}
+
+/// Many runs.
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowManyArgs {
+    #[command(flatten)]
+    pub(crate) filter: WorkflowFilterArgs,
+    /// All runs to which it can be done
+    #[arg(long, conflicts_with = "run")]
+    pub(crate) all: bool,
+    /// Only show to which runs it would be done, and how many there are
+    #[arg(long, conflicts_with = "run")]
+    pub(crate) dry_run: bool,
+    /// Do it to all that fit
+    #[arg(long, conflicts_with_all = ["run", "dry_run"])]
+    pub(crate) yes: bool,
+}
+
 /// A run.
 #[derive(Debug, Args)]
 pub(crate) struct WorkflowOneArgs {
@@ -184,11 +236,13 @@ pub(crate) struct WorkflowOneArgs {
 /// `workflow retry`.
 #[derive(Debug, Args)]
 pub(crate) struct WorkflowRetryArgs {
-    /// The run's id
+    /// The run's id; without it all faulted runs that fit what is said and were not retried before
     #[arg(value_name = "RUN")]
-    pub(crate) run: String,
+    pub(crate) run: Option<String>,
+    #[command(flatten)]
+    pub(crate) many: WorkflowManyArgs,
     /// Wait for the end, at most so long (up to 60s)
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", requires = "run")]
     pub(crate) wait: Option<String>,
     /// Print JSON
     #[arg(long)]

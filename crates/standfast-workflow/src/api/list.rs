@@ -55,6 +55,15 @@ impl Asked<'_> {
         })
     }
 
+    /// Whether something is asked for.
+    pub(super) fn flag(&self, name: &str) -> Result<bool, Box<Response<Bytes>>> {
+        match self.parameter(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(bad(format!("`{name}` is true or false"))),
+        }
+    }
+
     fn time(&self, name: &str) -> Result<Option<Stamp>, Box<Response<Bytes>>> {
         let time = self.parameter(name).map(str::parse::<Stamp>).transpose();
         time.map_err(|why| bad(format!("`{name}`: {why}")))

@@ -4,6 +4,7 @@
 
 mod again;
 mod answer;
+mod bulk;
 mod events;
 mod list;
 mod openapi;
@@ -72,6 +73,7 @@ async fn perform(route: &Route, asked: Asked<'_>) -> Answer {
         Operation::Resume => runs::resume(&asked, asked.run()?).await,
         Operation::Retry => again::retry(&asked, asked.run()?).await,
         Operation::Redo => again::redo(&asked, asked.run()?).await,
+        Operation::Bulk(bulk) => bulk::change(&asked, bulk).await,
         Operation::Publish => events::publish(asked.engine, asked.request).await,
     }
 }

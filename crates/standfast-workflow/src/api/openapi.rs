@@ -68,6 +68,7 @@ fn described(parameter: &Parameter, place: &str) -> Value {
         Kind::Text | Kind::Length => json!({"type": "string"}),
         Kind::Texts => json!({"type": "array", "items": {"type": "string"}}),
         Kind::Number { max } => json!({"type": "integer", "minimum": 1, "maximum": max}),
+        Kind::Flag => json!({"type": "boolean"}),
         Kind::Time => json!({"type": "string", "format": "date-time"}),
         Kind::RunId => reference("RunId"),
     };
@@ -142,6 +143,15 @@ fn schemas() -> Value {
         ("detail", text.clone()),
         ("instance", text.clone()),
     ];
+    let changed = [
+        ("id", id()),
+        ("workflow", reference("WorkflowName")),
+        ("status", reference("Status")),
+        ("startedAt", time()),
+        ("became", reference("Status")),
+        ("retriedBy", id()),
+        ("refused", text.clone()),
+    ];
     let begun = [("id", id()), ("workflow", reference("WorkflowName"))];
     let record =
         [("run", id()), ("number", number.clone()), ("at", number.clone()), ("events", list(json!({})))];
@@ -164,6 +174,8 @@ fn schemas() -> Value {
         "Wait": object(&wait, 3),
         "Problem": object(&problem, 2),
         "Run": object(&run, 7),
+        "ChangedOne": object(&changed, 4),
+        "ChangedMany": object(&[("runs", list(reference("ChangedOne"))), ("next", next.clone())], 2),
         "Runs": object(&[("runs", list(reference("Run"))), ("next", next)], 2),
         "Begun": object(&begun, 2),
         "Started": {"anyOf": [reference("Run"), reference("Begun")]},

@@ -2,6 +2,8 @@
 
 use ::http::Method;
 
+use super::bulk::Bulk;
+
 /// What is done for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operation {
@@ -18,6 +20,7 @@ pub(super) enum Operation {
     Resume,
     Retry,
     Redo,
+    Bulk(Bulk),
     Publish,
 }
 
@@ -72,6 +75,8 @@ pub(super) enum Kind {
     },
     /// A point in time, RFC 3339.
     Time,
+    /// `true` or `false`.
+    Flag,
     /// A length of time: `30s`.
     Length,
     RunId,
@@ -109,6 +114,23 @@ const ERROR: Parameter = parameter(
 const LIMIT: Parameter =
     parameter("limit", Kind::Number { max: LIMIT_MAX }, "at most so many; 100 unless told");
 const AFTER: Parameter = parameter("after", Kind::RunId, "where to go on: `next` of the page before");
+
+const ALL: Parameter = parameter("all", Kind::Flag, "all runs are meant, though nothing is said of them");
+const DRY_RUN: Parameter =
+    parameter("dryRun", Kind::Flag, "nothing is done, it is told to which runs it would be");
+const BULK_LIMIT: Parameter =
+    parameter("limit", Kind::Number { max: BULK_MAX }, "at most so many at a time; 100 unless told");
+
+/// Runs that one request changes at most: what has begun when its caller goes away is soon over.
+pub(super) const BULK_MAX: usize = 100;
+
+/// What is common to changes of many runs.
+const BULK: Route = Route {
+    method: Method::POST,
+    query: &[STATUS, WORKFLOW, STARTED_AFTER, STARTED_BEFORE, INPUT, ERROR, ALL, DRY_RUN, BULK_LIMIT, AFTER],
+    answer: "ChangedMany",
+    ..BASE
+};
 
 const NONE: &[Parameter] = &[];
 
@@ -264,6 +286,35 @@ pub(super) const ROUTES: &[Route] = &[
         done: &[200, 202],
         answer: "WentOn",
         refused: &[404, 409, 413],
+    },
+    Route {
+        path: "/v1/bulk/cancel",
+        operation: Operation::Bulk(Bulk::Cancel),
+        name: "cancelRuns",
+        summary: "Ends those runs that fit, a page at a time",
+        body: Body::Of("Reason"),
+        ..BULK
+    },
+    Route {
+        path: "/v1/bulk/hold",
+        operation: Operation::Bulk(Bulk::Hold),
+        name: "holdRuns",
+        summary: "Holds those runs that fit, a page at a time",
+        ..BULK
+    },
+    Route {
+        path: "/v1/bulk/resume",
+        operation: Operation::Bulk(Bulk::Resume),
+        name: "resumeRuns",
+        summary: "Lets those runs that fit and are held go on, a page at a time",
+        ..BULK
+    },
+    Route {
+        path: "/v1/bulk/retry",
+        operation: Operation::Bulk(Bulk::Retry),
+        name: "retryRuns",
+        summary: "Retries those faulted runs that fit and were not retried before, a page at a time",
+        ..BULK
     },
     Route {
         method: Method::POST,

@@ -48,6 +48,14 @@ impl Engine {
         }
     }
 
+    /// Which run retries this one, if one does.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub async fn retried_by(&self, id: RunId) -> Result<Option<RunId>, Refused> {
+        Ok(self.journal().retried_by(id).await?)
+    }
+
     /// Begins another run from a task of one that has ended, by its place in the document: what was done before the task was begun
     /// for the last time is taken as it is, everything from there on is done again by new keys. `input` is given to the task in
     /// place of what it was given.

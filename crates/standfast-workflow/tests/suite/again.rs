@@ -1,13 +1,15 @@
 //! Runs that go on from others: what had finished is not done again, what is asked again is asked by the right key.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 use serde_json::{Value, json};
 use standfast_runtime::Clock;
 use standfast_store::{MemoryStore, Store};
-use standfast_workflow::{EngineConfig, Refused, RunId, Status};
+use standfast_workflow::{EngineConfig, Refused, RunId, Status, Summary};
 
-use super::rig::Rig;
+use super::crash::Mortal;
+use super::rig::{PATIENCE, Rig, Service};
 
 /// Its second task fails once: by the first request to `/fails/1`.
 const CHARGE: &str = "do:
@@ -158,4 +160,48 @@ async fn a_retried_run_outlives_a_crash() {
     assert_eq!(rig.end(again).await.output.as_deref(), Some(&json!({"sum": 3})));
     assert_eq!(rig.service.seen(|seen| (seen.requests["/reserve"], seen.effects.len())), (1, 3));
     assert_eq!(rig.engine.retry(id).await.unwrap(), again);
+}
+
+/// Retries over a store, and waits for the end; `None` when the store stopped before.
+async fn retried(store: Arc<dyn Store>, service: Service, id: RunId) -> (Option<Summary>, Service) {
+    let opened = Rig::try_beside(store, EngineConfig::default(), service.clone()).await;
+    let Ok(rig) = opened else { return (None, service) };
+    let ended = match rig.engine.retry(id).await {
+        Ok(again) => rig.clock.timeout(PATIENCE, rig.engine.wait(again)).await.expect("it ends or stops"),
+        Err(why) => Err(why),
+    };
+    match ended {
+        Ok(summary) => (Some(summary), rig.crash().await),
+        Err(Refused::Stopped(_)) => (None, rig.crash().await),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_at_any_commit_of_a_retry_changes_neither_its_end_nor_its_effects() {
+    let mut crashes = 0;
+    for is_done in [false, true] {
+        for commits in 0.. {
+            let memory: Arc<dyn Store> = Arc::new(MemoryStore::new(Clock::system()));
+            let rig = Rig::over(Arc::clone(&memory), EngineConfig::default()).await;
+            let id = faulted(&rig, CHARGE, json!({"sum": 3})).await;
+            let service = rig.crash().await;
+            let left = AtomicI64::new(commits);
+            let mortal = Arc::new(Mortal { inner: Arc::clone(&memory), left, is_done });
+            let (ended, service) = retried(mortal, service, id).await;
+            let is_over = ended.is_some();
+            crashes += usize::from(!is_over);
+            // Whoever was told nothing asks once more.
+            let (ended, service) = retried(memory, service, id).await;
+            let ended = ended.expect("nothing stops it");
+            let case = format!("a crash at commit {commits}, done: {is_done}");
+            assert_eq!((ended.problem, ended.output.as_deref()), (None, Some(&json!({"sum": 3}))), "{case}");
+            let seen = service.seen(|seen| (seen.requests["/reserve"], seen.effects.len()));
+            assert_eq!(seen, (1, 3), "{case}");
+            if is_over {
+                break;
+            }
+        }
+    }
+    assert!(crashes >= 6, "only {crashes} crashes were tried");
 }

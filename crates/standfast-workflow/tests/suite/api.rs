@@ -64,7 +64,11 @@ async fn every_route_is_answered_as_it_is_described() {
                 .replace("{name}", "w")
                 .replace("{version}", "1.0.0");
             let bad = path.replace("{id}", "01m83nkhpppkbm2skfgs2bd4h9").replace("{name}", "nobody");
-            let unknown = format!("{good}?nothing=1");
+            let (good, bad) = match path.starts_with("/v1/bulk") {
+                true => (format!("{good}?all=true&limit=2"), format!("{bad}?status=completed")),
+                false => (good, bad),
+            };
+            let unknown = format!("{path}?nothing=1");
             for (asked, body) in [(&good, body.as_ref()), (&bad, body.as_ref()), (&unknown, None)] {
                 let (status, value) = ask(&rig, &method.to_uppercase(), asked, body).await;
                 assert!(asked != &good || status.is_success(), "{method} {asked}: {status} {value}");
@@ -73,11 +77,11 @@ async fn every_route_is_answered_as_it_is_described() {
                 let wrong: Vec<String> = schema.iter_errors(&value).map(|why| why.to_string()).collect();
                 assert!(wrong.is_empty(), "{method} {asked}: {value}: {wrong:?}");
             }
-            let (status, value) = ask(&rig, "PATCH", &good, None).await;
+            let (status, value) = ask(&rig, "PATCH", path, None).await;
             assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{value}");
         }
     }
-    assert!(operations >= 14, "{operations}");
+    assert!(operations >= 18, "{operations}");
     let (status, _) = ask(&rig, "GET", "/v1/nothing", None).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
 }
@@ -136,5 +140,56 @@ async fn runs_are_found_by_what_is_said_of_them_page_by_page() {
         let (status, value) = ask(&rig, "GET", &format!("/v1/runs?{bad}"), None).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{bad}");
         assert!(value["detail"].as_str().unwrap().contains(why), "{bad}: {value}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_done_to_many_runs_is_shown_before_and_done_page_by_page() {
+    let rig = Rig::new().await;
+    let waits = rig.define("waits", "do:\n  - w: { wait: { minutes: 10 } }\n").await;
+    let fails = rig
+        .define("fails", "do:\n  - a: { call: http, with: { method: post, endpoint: SERVICE/fails/3 } }\n")
+        .await;
+    for number in 0..7 {
+        rig.start(&waits, json!({"even": number % 2 == 0})).await;
+    }
+    for _ in 0..3 {
+        let id = rig.start(&fails, Value::Null).await;
+        rig.end(id).await;
+    }
+    let all = async |path: &str| {
+        let (mut found, mut after) = (Vec::new(), String::new());
+        loop {
+            let (status, page) = ask(&rig, "POST", &format!("/v1/bulk/{path}&limit=2{after}"), None).await;
+            assert_eq!(status, StatusCode::OK, "{page}");
+            assert!(page["runs"].as_array().unwrap().len() <= 2);
+            found.extend(page["runs"].as_array().unwrap().clone());
+            let Some(next) = page["next"].as_str() else { return found };
+            after = format!("&after={next}");
+        }
+    };
+    let count = |found: &[Value], field: &str, is: &str| found.iter().filter(|run| run[field] == is).count();
+    for _ in 0..2 {
+        let shown = all("hold?input=even=true&dryRun=true").await;
+        assert_eq!((shown.len(), count(&shown, "status", "waiting")), (4, 4), "nothing is done");
+    }
+    let held = all("hold?input=even=true").await;
+    assert_eq!(count(&held, "became", "suspended"), 4);
+    assert_eq!(all("hold?input=even=true").await.len(), 0, "those that are done fit no more");
+    assert_eq!(count(&all("resume?workflow=waits").await, "became", "waiting"), 4);
+    assert_eq!(count(&all("cancel?workflow=waits").await, "became", "cancelled"), 7);
+    let retried = all("retry?error=503").await;
+    assert_eq!(retried.iter().filter(|run| run["retriedBy"].is_string()).count(), 3);
+    for run in &retried {
+        let id = run["retriedBy"].as_str().unwrap().parse().unwrap();
+        assert_eq!(rig.end(id).await.status, standfast_workflow::Status::Completed);
+    }
+    assert!(all("retry?all=true").await.is_empty(), "each is retried once");
+    for (bad, why) in
+        [("cancel", "say which runs"), ("retry?status=completed", "is for runs that are faulted")]
+    {
+        let (status, value) = ask(&rig, "POST", &format!("/v1/bulk/{bad}"), None).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        assert!(value["detail"].as_str().unwrap().contains(why), "{value}");
     }
 }

@@ -16,12 +16,12 @@ use super::rig::{PATIENCE, Rig, Service};
 
 /// A store that stops for good at one of its commits: before it is done, or after, when nobody is told.
 #[derive(Debug)]
-struct Mortal {
-    inner: Arc<dyn Store>,
+pub(super) struct Mortal {
+    pub(super) inner: Arc<dyn Store>,
     /// Commits that are still done.
-    left: AtomicI64,
+    pub(super) left: AtomicI64,
     /// Whether the one that kills it is done.
-    is_done: bool,
+    pub(super) is_done: bool,
 }
 
 impl Mortal {

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
+use standfast_node::AdminClient;
 use standfast_workflow::Record;
 
 use super::Call;
 use super::workflow_run::{parse_json, read_input};
-use super::workflow_text;
+use super::{workflow_bulk, workflow_text};
 use crate::args::{
-    NamedStack, StackArgs, WorkflowEventArgs, WorkflowOneArgs, WorkflowRedoArgs, WorkflowRetryArgs,
-    WorkflowStartArgs,
+    NamedStack, StackArgs, WorkflowChangeArgs, WorkflowEventArgs, WorkflowOneArgs, WorkflowRedoArgs,
+    WorkflowRetryArgs, WorkflowStartArgs,
 };
 use crate::exit;
 use crate::failure::Failure;
@@ -37,8 +38,12 @@ fn waiting(wait: Option<&String>) -> Result<(String, Duration), Failure> {
 }
 
 pub(super) fn retry(args: &WorkflowRetryArgs, call: &Call) -> Result<u8, Failure> {
+    let Some(run) = &args.run else {
+        return workflow_bulk::change(&args.many, "retry", &args.stack, args.json, call);
+    };
+    workflow_bulk::is_of_one(&args.many)?;
     let (query, limit) = waiting(args.wait.as_ref())?;
-    let path = format!("/v1/runs/{}/retry{query}", args.run);
+    let path = format!("/v1/runs/{run}/retry{query}");
     let answer = ask(&args.stack, Method::POST, &path, None, None, limit, call)?;
     begun(&answer, args.json, call)
 }
@@ -122,14 +127,18 @@ pub(super) fn show(args: &WorkflowOneArgs, call: &Call) -> Result<u8, Failure> {
     Ok(exit::DONE)
 }
 
-pub(super) fn change(args: &WorkflowOneArgs, verb: &str, call: &Call) -> Result<u8, Failure> {
-    let path = format!("/v1/runs/{}/{verb}", args.run);
+pub(super) fn change(args: &WorkflowChangeArgs, verb: &str, call: &Call) -> Result<u8, Failure> {
+    let Some(run) = &args.run else {
+        return workflow_bulk::change(&args.many, verb, &args.stack, args.json, call);
+    };
+    workflow_bulk::is_of_one(&args.many)?;
+    let path = format!("/v1/runs/{run}/{verb}");
     let answer = ask(&args.stack, Method::POST, &path, None, None, ANSWER_MAX, call)?;
     match args.json {
         true => call.output.json(&answer)?,
         false => {
             let status = answer["status"].as_str().unwrap_or_default();
-            call.output.data(&format!("{} {status}\n", args.run))?;
+            call.output.data(&format!("{run} {status}\n"))?;
         }
     }
     Ok(exit::DONE)
@@ -155,20 +164,31 @@ pub(super) fn ask(
     let place = call.place(&StackArgs { stack: stack.stack.clone(), state: stack.state.clone() })?;
     call.block_on(async {
         let (running, _) = place.running().await?;
-        let answered = running.node.workflows(method, path, key, body, limit).await;
-        let (status, value) =
-            answered.map_err(|why| Failure::because_of("the node does not answer", &why))?;
-        if status.is_success() {
-            return Ok(value);
-        }
-        let detail = value["detail"].as_str().unwrap_or("it was refused").to_owned();
-        let failure = match status {
-            StatusCode::SERVICE_UNAVAILABLE => Failure::ours(detail),
-            _ => Failure::input(detail),
-        };
-        Err(match status {
-            StatusCode::NOT_FOUND => failure.hint("see what there is: standfast workflow list"),
-            _ => failure,
-        })
+        asked(&running.node, method, path, key, body, limit).await
+    })
+}
+
+/// What a node that runs is asked.
+pub(super) async fn asked(
+    node: &AdminClient,
+    method: Method,
+    path: &str,
+    key: Option<&str>,
+    body: Option<&Value>,
+    limit: Duration,
+) -> Result<Value, Failure> {
+    let answered = node.workflows(method, path, key, body, limit).await;
+    let (status, value) = answered.map_err(|why| Failure::because_of("the node does not answer", &why))?;
+    if status.is_success() {
+        return Ok(value);
+    }
+    let detail = value["detail"].as_str().unwrap_or("it was refused").to_owned();
+    let failure = match status {
+        StatusCode::SERVICE_UNAVAILABLE => Failure::ours(detail),
+        _ => Failure::input(detail),
+    };
+    Err(match status {
+        StatusCode::NOT_FOUND => failure.hint("see what there is: standfast workflow list"),
+        _ => failure,
     })
 }
