@@ -9,7 +9,7 @@ use super::drive::Input;
 use super::refused::check_limits;
 use super::{Engine, Refused, Summary};
 use crate::decide::Cause;
-use crate::run::{Again, Record, Run, RunId, Status, before_fault, before_task, tasks};
+use crate::run::{Again, Record, Run, RunId, Status, before_fault, before_task, tasks, undone_since};
 
 /// Tasks that are named to who asks for one that was never begun.
 const NAMED_MAX: usize = 20;
@@ -33,6 +33,9 @@ impl Engine {
         let run = before_fault(&records).ok_or_else(|| {
             Refused::Unfit(format!("the run {id} failed before its first task: start another"))
         })?;
+        if run.is_undoing() {
+            return Err(Refused::Unfit(format!("what the run {id} had done was undone: start another")));
+        }
         let failed = summary.problem.and_then(|problem| problem.instance).unwrap_or_default();
         let mut run = run.again(id, Again::Retry, &failed, self.clock().now());
         // Its key names this run from now on, unless it was forgotten meanwhile and names yet another.
@@ -76,6 +79,10 @@ impl Engine {
             let why = format!("the run {id} never began `{task}`; it began: {}", known.join(", "));
             return Err(Refused::Unfit(why));
         };
+        if let Some(undone) = undone_since(&run, &records) {
+            let why = format!("`{undone}`, which comes before `{task}`, was undone: redo it from there");
+            return Err(Refused::Unfit(why));
+        }
         let mut run = run.again(id, Again::Redo, task, self.clock().now());
         if let Some(input) = input {
             check_limits("the input", &input)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use standfast_model::Stamp;
 
-use super::{Again, Event, Origin, Record, Run, RunId, State, Status};
+use super::{Again, Event, Origin, Record, Run, RunId, State, Status, Undo};
 
 /// The run as it stood before the task that it faulted by: all that had finished is done. `None` when nothing was begun, or it
 /// was no fault.
@@ -33,6 +33,16 @@ pub(crate) fn before_task(records: &[Record], task: &str) -> Option<Run> {
     });
     let (number, event) = place?;
     Some(fold(&records[..number], &records[number], event))
+}
+
+/// Which task that such a run takes as done was undone later.
+pub(crate) fn undone_since<'r>(run: &'r Run, records: &[Record]) -> Option<&'r str> {
+    let is_undone = |undo: &&Undo| {
+        records.iter().flat_map(|record| &record.events).any(|event| {
+            matches!(event, Event::Entered { state: State::Compensating { key }, .. } if *key == undo.key)
+        })
+    };
+    run.undo.iter().find(is_undone).map(|undo| &*undo.task)
 }
 
 /// The tasks that were begun, in the order in which they first were.
@@ -104,6 +114,11 @@ impl Run {
             scope.input = Arc::clone(input);
         }
         true
+    }
+
+    /// Whether what it had done is being undone, or was.
+    pub(crate) fn is_undoing(&self) -> bool {
+        self.scopes.values().any(|scope| matches!(scope.state, State::Undoing { .. }))
     }
 
     /// Whose keys name its effects.

@@ -149,6 +149,27 @@ async fn what_cannot_be_gone_on_from_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_undone_is_not_taken_as_done() {
+    let rig = Rig::new().await;
+    let document = "do:
+  - reserve: { call: http, with: { method: post, endpoint: SERVICE/reserve }, metadata: { standfast: { compensate: [ { free: { call: http, with: { method: post, endpoint: SERVICE/free } } } ] } } }
+  - charge: { call: http, with: { method: post, endpoint: SERVICE/fails/1 }, output: { as: .path } }
+";
+    let id = faulted(&rig, document, Value::Null).await;
+    assert_eq!(rig.service.seen(|seen| seen.requests["/free"]), 1);
+    let refused = rig.engine.retry(id).await.unwrap_err();
+    assert!(
+        matches!(&refused, Refused::Unfit(why) if why.contains("was undone: start another")),
+        "{refused}"
+    );
+    let refused = rig.engine.redo(id, "/do/1/charge", None, None).await.unwrap_err();
+    assert!(matches!(&refused, Refused::Unfit(why) if why.contains("`/do/0/reserve`, which")), "{refused}");
+    let again = rig.engine.redo(id, "/do/0/reserve", None, None).await.unwrap();
+    assert_eq!(rig.end(again).await.output.as_deref(), Some(&json!("/fails/1")));
+    assert_eq!(rig.service.seen(|seen| seen.requests["/reserve"]), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_retried_run_outlives_a_crash() {
     let memory: Arc<dyn Store> = Arc::new(MemoryStore::new(Clock::system()));
     let rig = Rig::over(Arc::clone(&memory), EngineConfig::default()).await;
