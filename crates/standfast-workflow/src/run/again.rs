@@ -58,6 +58,8 @@ pub(crate) fn tasks(records: &[Record]) -> Vec<&str> {
 
 fn begun(event: &Event) -> Option<&str> {
     match event {
+        // It stands at the place of its loop.
+        Event::Entered { state: State::Round, .. } => None,
         Event::Entered { task, .. } | Event::Done { task, .. } | Event::Failed { task, .. } => Some(task),
         _ => None,
     }
