@@ -17,7 +17,6 @@ pub(crate) fn before_fault(records: &[Record]) -> Option<Run> {
             || matches!(event, Event::Ended { status: Status::Faulted, .. })
     };
     let kept = last.events.len() - last.events.iter().rev().take_while(is_fault).count();
-    let events = &last.events[..kept];
     // An input that is refused is not accepted by asking again.
     let is_refused = before.is_empty()
         && last.events.len() == 2
