@@ -12,6 +12,6 @@ trap stop EXIT
 for place in /proc/[0-9]*; do
   [ "$(readlink "$place/cwd")" = "$HERE/limited" ] || continue
   said() { tr '\0' '\n' < "$place/environ" | sed -n "s/^$1=//p"; }
-  [ -n "$(said STANDFAST_WORKFLOWS_URL)" ] && BASE=$(said STANDFAST_WORKFLOWS_URL) STEPS=http://127.0.0.1:$(said PORT) && break
+  [ -n "$(said STANDFAST_WORKFLOWS_URL)" ] && BASE=$(said STANDFAST_WORKFLOWS_URL) STEPS=http://$(said HOST):$(said PORT) && break
 done
 BASE=$BASE STEPS=$STEPS LASTS=${LASTS:-60} node "$HERE/overload.mjs"

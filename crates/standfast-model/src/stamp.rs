@@ -1,4 +1,5 @@
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -65,6 +66,74 @@ impl fmt::Display for Stamp {
     }
 }
 
+/// A text is no point in time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no time: write a date as `2026-03-01`, or with the time of day as `2026-03-01T09:30:00Z`")]
+pub struct BadStamp(String);
+
+/// RFC 3339 from 1970 on, with any offset; a date alone is its midnight in UTC. What is finer than microseconds is cut off.
+impl FromStr for Stamp {
+    type Err = BadStamp;
+
+    fn from_str(text: &str) -> Result<Self, BadStamp> {
+        instant(text).ok_or_else(|| BadStamp(text.chars().take(40).collect()))
+    }
+}
+
+fn instant(text: &str) -> Option<Stamp> {
+    if !text.is_ascii() {
+        return None;
+    }
+    let (date, time) = match text.split_at_checked(10)? {
+        (date, "") => (date, "T00:00:00Z"),
+        (date, time) => (date, time),
+    };
+    let [year, month, day] = numbers(date, "-")?;
+    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let days = match month {
+        2 => 28 + u64::from(is_leap),
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => return None,
+    };
+    if year < 1970 || !(1..=days).contains(&day) {
+        return None;
+    }
+    let time = time.strip_prefix(['T', 't', ' '])?;
+    let end = time.find(['Z', 'z', '+', '-'])?;
+    let (clock, offset) = time.split_at(end);
+    let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
+    let [hour, minute, second] = numbers(clock, ":")?;
+    // A leap second is the first of the next minute.
+    if hour > 23 || minute > 59 || second > 60 || fraction.is_empty() {
+        return None;
+    }
+    let digits = fraction.bytes().all(|byte| byte.is_ascii_digit());
+    let micros: u64 = format!("{fraction:0<6}").get(..6).filter(|_| digits)?.parse().ok()?;
+    let east: i64 = match offset {
+        "Z" | "z" => 0,
+        _ => {
+            let [hours, minutes] = numbers(&offset[1..], ":")?;
+            let minutes = i64::try_from(hours * 60 + minutes).ok().filter(|all| *all < 24 * 60)?;
+            if offset.starts_with('-') { -minutes } else { minutes }
+        }
+    };
+    let seconds = days_from_civil(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second;
+    let seconds = seconds.checked_add_signed(-east * 60)?;
+    Some(Stamp::from_micros(seconds * 1_000_000 + micros))
+}
+
+/// So many numbers with this between them, as wide as RFC 3339 has them.
+fn numbers<const N: usize>(text: &str, between: &str) -> Option<[u64; N]> {
+    let mut found = [0; N];
+    let mut parts = text.split(between);
+    for place in &mut found {
+        let part = parts.next().filter(|part| matches!(part.len(), 2 | 4))?;
+        *place = part.bytes().all(|byte| byte.is_ascii_digit()).then(|| part.parse().ok())??;
+    }
+    parts.next().is_none().then_some(found)
+}
+
 /// Days since 1970-01-01 to a proleptic Gregorian date, after Howard Hinnant's `civil_from_days`
 /// ("chrono-Compatible Low-Level Date Algorithms", 2013), for days at or after the epoch: year, month, day.
 pub const fn civil_from_days(days: u64) -> (u64, u64, u64) {
@@ -98,5 +167,36 @@ mod tests {
         assert_eq!(Stamp::EPOCH.to_string(), "1970-01-01T00:00:00.000Z");
         assert_eq!(Stamp::from_micros(951_782_400_125_999).to_string(), "2000-02-29T00:00:00.125Z");
         assert_eq!(Stamp::from_micros(1_772_357_399_000_000).to_string(), "2026-03-01T09:29:59.000Z");
+    }
+    #[test]
+    fn a_stamp_is_read_from_rfc_3339() {
+        let of = |text: &str| text.parse::<Stamp>().map(|stamp| stamp.to_string()).ok();
+        for (text, expected) in [
+            ("2000-02-29", "2000-02-29T00:00:00.000Z"),
+            ("2026-03-01T09:29:59Z", "2026-03-01T09:29:59.000Z"),
+            ("2026-03-01T09:29:59.1259999+02:30", "2026-03-01T06:59:59.125Z"),
+            ("2026-03-01t23:00:00-02:00", "2026-03-02T01:00:00.000Z"),
+            ("1970-01-01T00:00:00Z", "1970-01-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(of(text).as_deref(), Some(expected), "{text}");
+        }
+        for bad in [
+            "",
+            "2026",
+            "2026-02-29",
+            "2026-13-01",
+            "1969-12-31",
+            "2026-03-01T09:30",
+            "2026-03-01T09:30:00",
+            "2026-03-01T24:00:00Z",
+            "2026-03-01T09:30:00.Z",
+            "2026-03-01T09:30:00.1x2Z",
+            "2026-03-01T09:30:00+2500",
+            "1970-01-01T00:00:00+01:00",
+            "2026-03-01T09:30:00é",
+            "20é6-03-01",
+        ] {
+            assert_eq!(of(bad), None, "{bad}");
+        }
     }
 }

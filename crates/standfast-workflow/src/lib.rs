@@ -24,8 +24,9 @@ pub use ask::{
 pub use check::{check_document, check_text};
 pub use decide::{Cause, STEPS_MAX, Turn, UNDO_BYTES_MAX, VALUE_BYTES_MAX, World, decide};
 pub use engine::{
-    BadDefinition, Definition, EVENTS_KEPT_FOR, Engine, EngineConfig, Invoke, JournalError, KEPT_FOR,
-    LIFECYCLE_MAX, Lifecycle, RUN_BYTES_MAX, Refused, Shown, Stuck, StuckKind, Summary, Told,
+    BadDefinition, Definition, EVENTS_KEPT_FOR, Engine, EngineConfig, Filter, Found, Invoke, JournalError,
+    KEPT_FOR, LIFECYCLE_MAX, Lifecycle, RUN_BYTES_MAX, Refused, STATUS_WORDS, Shown, Stuck, StuckKind,
+    Summary, Told,
 };
 pub use expression::{Evaluator, EvaluatorConfig, ExpressionFailed, serve_expressions};
 #[cfg(feature = "trial")]
@@ -37,6 +38,6 @@ pub use program::{Incomplete, Program, Resources, Unsupported, WorkflowName, com
 pub use rehearse::{Mismatch, Rehearsed, rehearse};
 pub use render::mermaid;
 pub use run::{
-    BadRunId, Digest, Event, Last, Listening, NotUndone, Phase, Problem, Record, Run, RunId, Scope, ScopeId,
-    Standard, State, Status, Taken, Undo, Undone, lifecycle, undone_by,
+    Again, BadRunId, Digest, Event, Last, Listening, NotUndone, Origin, Phase, Problem, Record, Run, RunId,
+    Scope, ScopeId, Standard, State, Status, Taken, Undo, Undone, lifecycle, undone_by,
 };

@@ -9,8 +9,9 @@ pub(crate) use crate::fault_args::{
     FaultAddArgs, FaultArgs, FaultCommand, FaultRemoveArgs, FaultSpec, FaultTokenArgs, NamedStack,
 };
 pub(crate) use crate::workflow_args::{
-    WorkflowArgs, WorkflowCheckArgs, WorkflowCommand, WorkflowEventArgs, WorkflowListArgs, WorkflowOneArgs,
-    WorkflowRenderArgs, WorkflowRunArgs, WorkflowStartArgs, WorkflowTestArgs,
+    WorkflowArgs, WorkflowChangeArgs, WorkflowCheckArgs, WorkflowCommand, WorkflowEventArgs,
+    WorkflowFilterArgs, WorkflowListArgs, WorkflowManyArgs, WorkflowOneArgs, WorkflowRedoArgs,
+    WorkflowRenderArgs, WorkflowRetryArgs, WorkflowRunArgs, WorkflowStartArgs, WorkflowTestArgs,
 };
 
 /// Runs services so that they hold under load and failure, and proves it before production does.

@@ -29,8 +29,40 @@ const START_EXAMPLES: &str = "Examples:
   standfast workflow start checkout --key o-1 --wait 30s     the same key is the same run; prints how it ended";
 
 const LIST_EXAMPLES: &str = "Examples:
-  standfast workflow list --status faulted
+  standfast workflow list --status faulted,cancelled --started-after 2h
+  standfast workflow list --workflow checkout --input order_id=o-1
+  standfast workflow list --status faulted --error 503 --started-after 2026-03-01T09:00:00Z --started-before 2026-03-01T10:00:00Z
   standfast workflow list --workflow checkout --limit 1000 --json | jq -r '.runs[].id'";
+
+const CANCEL_EXAMPLES: &str = "Examples:
+  standfast workflow cancel 01m83nkhpppkbm2skfgs2bd4h9
+  standfast workflow cancel --workflow checkout --started-before 2h --dry-run     which, and how many
+  standfast workflow cancel --workflow checkout --started-before 2h --yes
+
+Ctrl-C between two pages of 100 runs: the same command goes on with those that are left.";
+
+const HOLD_EXAMPLES: &str = "Examples:
+  standfast workflow hold 01m83nkhpppkbm2skfgs2bd4h9
+  standfast workflow hold --workflow checkout --dry-run
+  standfast workflow hold --workflow checkout --yes";
+
+const RESUME_EXAMPLES: &str = "Examples:
+  standfast workflow resume 01m83nkhpppkbm2skfgs2bd4h9
+  standfast workflow resume --all --yes";
+
+const RETRY_EXAMPLES: &str = "Examples:
+  standfast workflow retry 01m83nkhpppkbm2skfgs2bd4h9
+  standfast workflow retry 01m83nkhpppkbm2skfgs2bd4h9 --wait 30s     prints how it ended
+  standfast workflow retry --error 503 --started-after 2h --dry-run
+  standfast workflow retry --error 503 --started-after 2h --yes
+
+What had finished is not done again. A second retry of a run is the same run.";
+
+const REDO_EXAMPLES: &str = "Examples:
+  standfast workflow redo 01m83nkhpppkbm2skfgs2bd4h9 --from /do/2/charge
+  standfast workflow redo 01m83nkhpppkbm2skfgs2bd4h9 --from /do/2/charge --input '{\"sum\": 3}' --wait 30s
+
+What was done before that task was begun for the last time is taken as it is. `show` names a run's tasks.";
 
 const EVENT_EXAMPLES: &str = "Examples:
   standfast workflow event '{\"id\": \"7\", \"source\": \"/bank\", \"type\": \"paid\", \"data\": {\"order\": \"o-1\"}}'";
@@ -71,12 +103,21 @@ pub(crate) enum WorkflowCommand {
     /// Show where a run stands, and all that happened to it
     #[command(after_help = "Examples:\n  standfast workflow show 01m83nkhpppkbm2skfgs2bd4h9")]
     Show(WorkflowOneArgs),
-    /// End a run before its end
-    Cancel(WorkflowOneArgs),
-    /// Hold a run: what was asked is answered, nothing new is begun
-    Hold(WorkflowOneArgs),
-    /// Let a run that is held go on
-    Resume(WorkflowOneArgs),
+    /// End a run before its end, or all that fit
+    #[command(after_help = CANCEL_EXAMPLES)]
+    Cancel(WorkflowChangeArgs),
+    /// Hold a run, or all that fit: what was asked is answered, nothing new is begun
+    #[command(after_help = HOLD_EXAMPLES)]
+    Hold(WorkflowChangeArgs),
+    /// Let a run that is held go on, or all that fit
+    #[command(after_help = RESUME_EXAMPLES)]
+    Resume(WorkflowChangeArgs),
+    /// Go on with a faulted run from the task that failed: another run, by the same Idempotency-Keys
+    #[command(after_help = RETRY_EXAMPLES)]
+    Retry(WorkflowRetryArgs),
+    /// Begin another run from a task of one that has ended: what comes from there on is done again, by new Idempotency-Keys
+    #[command(after_help = REDO_EXAMPLES)]
+    Redo(WorkflowRedoArgs),
     /// Give an event (CloudEvents 1.0, as JSON) to the runs that wait for it
     #[command(after_help = EVENT_EXAMPLES)]
     Event(WorkflowEventArgs),
@@ -113,12 +154,8 @@ pub(crate) struct WorkflowStartArgs {
 /// `workflow list`.
 #[derive(Debug, Args)]
 pub(crate) struct WorkflowListArgs {
-    /// Only runs that stand so: running, waiting, suspended, completed, faulted, cancelled
-    #[arg(long, value_name = "STATUS")]
-    pub(crate) status: Option<String>,
-    /// Only runs of this workflow, by its name
-    #[arg(long, value_name = "NAME")]
-    pub(crate) workflow: Option<String>,
+    #[command(flatten)]
+    pub(crate) filter: WorkflowFilterArgs,
     /// At most so many
     #[arg(long, value_name = "NUMBER", default_value_t = 50)]
     pub(crate) limit: usize,
@@ -129,12 +166,112 @@ pub(crate) struct WorkflowListArgs {
     pub(crate) stack: NamedStack,
 }
 
+/// Which runs are meant: those that fit all that is said.
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowFilterArgs {
+    /// Only runs that stand so: pending, running, waiting, suspended, completed, faulted, cancelled; or several with commas between
+    #[arg(long, value_name = "STATUS")]
+    pub(crate) status: Option<String>,
+    /// Only runs of this workflow: its name, or `NAMESPACE/NAME`, with `:VERSION` or without
+    #[arg(long, value_name = "WORKFLOW")]
+    pub(crate) workflow: Option<String>,
+    /// Only runs that were started then or later: a time (RFC 3339), or how long ago: `2h`
+    #[arg(long, value_name = "TIME")]
+    pub(crate) started_after: Option<String>,
+    /// Only runs that were started before: a time, or how long ago
+    #[arg(long, value_name = "TIME")]
+    pub(crate) started_before: Option<String>,
+    /// Only runs whose input has this in a field: `order_id=o-1`. May be given more than once
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) input: Vec<String>,
+    /// Only runs that failed by this: a kind (`communication`, or the whole address) or a status (`503`)
+    #[arg(long, value_name = "ERROR")]
+    pub(crate) error: Option<String>,
+}
+
+/// A run, or those that fit.
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowChangeArgs {
+    /// The run's id; without it all runs that fit what is said
+    #[arg(value_name = "RUN")]
+    pub(crate) run: Option<String>,
+    #[command(flatten)]
+    pub(crate) many: WorkflowManyArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) stack: NamedStack,
+}
+
+/// Many runs.
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowManyArgs {
+    #[command(flatten)]
+    pub(crate) filter: WorkflowFilterArgs,
+    /// All runs to which it can be done
+    #[arg(long, conflicts_with = "run")]
+    pub(crate) all: bool,
+    /// Only show to which runs it would be done, and how many there are
+    #[arg(long, conflicts_with = "run")]
+    pub(crate) dry_run: bool,
+    /// Do it to all that fit
+    #[arg(long, conflicts_with_all = ["run", "dry_run"])]
+    pub(crate) yes: bool,
+}
+
 /// A run.
 #[derive(Debug, Args)]
 pub(crate) struct WorkflowOneArgs {
     /// The run's id
     #[arg(value_name = "RUN")]
     pub(crate) run: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) stack: NamedStack,
+}
+
+/// `workflow retry`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowRetryArgs {
+    /// The run's id; without it all faulted runs that fit what is said and were not retried before
+    #[arg(value_name = "RUN")]
+    pub(crate) run: Option<String>,
+    #[command(flatten)]
+    pub(crate) many: WorkflowManyArgs,
+    /// Wait for the end, at most so long (up to 60s)
+    #[arg(long, value_name = "TIME", requires = "run")]
+    pub(crate) wait: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) stack: NamedStack,
+}
+
+/// `workflow redo`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowRedoArgs {
+    /// The run's id
+    #[arg(value_name = "RUN")]
+    pub(crate) run: String,
+    /// The task, by its place in the document
+    #[arg(long, value_name = "TASK")]
+    pub(crate) from: String,
+    /// What the task is given, as JSON [default: what it was given]
+    #[arg(long, value_name = "JSON", conflicts_with = "input_file")]
+    pub(crate) input: Option<String>,
+    /// A file that holds it as JSON; `-` is the standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input_file: Option<PathBuf>,
+    /// What names the start: the same key is the same run
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<String>,
+    /// Wait for the end, at most so long (up to 60s)
+    #[arg(long, value_name = "TIME")]
+    pub(crate) wait: Option<String>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

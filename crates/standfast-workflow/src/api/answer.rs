@@ -3,6 +3,7 @@ use ::http::{HeaderValue, Request, Response, StatusCode};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::routes::{Kind, Route};
 use crate::engine::Refused;
 
 /// What is answered; on the left what is answered in place of it.
@@ -45,7 +46,7 @@ fn typed(status: StatusCode, value: &Value, kind: &'static str) -> Response<Byte
 pub(super) fn refused(why: &Refused) -> Box<Response<Bytes>> {
     let status = match why {
         Refused::NoWorkflow { .. } | Refused::NoRun(_) => StatusCode::NOT_FOUND,
-        Refused::Ended(_) | Refused::StartedBefore => StatusCode::CONFLICT,
+        Refused::Ended(_) | Refused::Unfit(_) | Refused::StartedBefore => StatusCode::CONFLICT,
         Refused::Busy(_) | Refused::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
         Refused::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Refused::Wrong(_) => StatusCode::BAD_REQUEST,
@@ -71,10 +72,10 @@ pub(super) fn body(request: &Request<Bytes>) -> Result<Value, Box<Response<Bytes
     serde_json::from_slice(request.body()).map_err(|why| bad(format!("the body is not JSON: {why}")))
 }
 
-/// The parameters of a query, of which these are known.
+/// The parameters of a query, of which a route knows some.
 pub(super) fn query(
     request: &Request<Bytes>,
-    known: &[&str],
+    route: &Route,
 ) -> Result<Vec<(String, String)>, Box<Response<Bytes>>> {
     let decode = |text: &str| {
         let text = text.replace('+', " ");
@@ -84,18 +85,20 @@ pub(super) fn query(
             .map_err(|_| bad("the query is not UTF-8"))
     };
     let pairs = request.uri().query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
-    pairs
-        .map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let (name, value) = (decode(name)?, decode(value)?);
-            if !known.contains(&name.as_str()) {
-                return Err(bad(format!("there is no parameter `{name}`, only {}", known.join(", "))));
-            }
-            Ok((name, value))
-        })
-        .collect()
-}
-
-pub(super) fn parameter<'q>(query: &'q [(String, String)], name: &str) -> Option<&'q str> {
-    query.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    let mut found: Vec<(String, String)> = Vec::new();
+    for pair in pairs {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (name, value) = (decode(name)?, decode(value)?);
+        let Some(known) = route.query.iter().find(|known| known.name == name) else {
+            let known: Vec<&str> = route.query.iter().map(|known| known.name).collect();
+            let known =
+                if known.is_empty() { "none".to_owned() } else { format!("only {}", known.join(", ")) };
+            return Err(bad(format!("there is no parameter `{name}` here, {known}")));
+        };
+        if known.kind != Kind::Texts && found.iter().any(|(before, _)| *before == name) {
+            return Err(bad(format!("`{name}` is there twice")));
+        }
+        found.push((name, value));
+    }
+    Ok(found)
 }

@@ -1,65 +1,86 @@
 //! What there is.
 
-use ::http::{Request, Response, StatusCode};
+use ::http::{Response, StatusCode};
 use bytes::Bytes;
 use serde_json::{Value, json};
+use standfast_model::Stamp;
 
-use super::answer::{Answer, bad, data, parameter, query, refused};
+use super::Asked;
+use super::answer::{Answer, bad, data, refused};
+use super::routes::LIMIT_MAX;
 use super::runs::as_value;
-use crate::engine::Engine;
+use crate::engine::{Engine, Filter, STATUS_WORDS};
 use crate::run::RunId;
 
-/// Runs in one answer, unless asked for another number, and at most.
+/// Runs in one answer, unless asked for another number.
 const LIMIT: usize = 100;
-const LIMIT_MAX: usize = 1_000;
-/// Runs that are looked at for one answer; where to go on is told.
-const LOOKED_AT_MAX: usize = 5_000;
 
 pub(super) fn workflows(engine: &Engine) -> Response<Bytes> {
     data(StatusCode::OK, &json!({"workflows": engine.workflows()}))
 }
 
-/// Runs that go on, then those that have ended, the latest of each first.
-pub(super) async fn runs(engine: &Engine, request: &Request<Bytes>) -> Answer {
-    let query = query(request, &["status", "workflow", "limit", "after"])?;
-    let limit = match parameter(&query, "limit").map(str::parse::<usize>) {
-        None => LIMIT,
-        Some(Ok(limit @ 1..=LIMIT_MAX)) => limit,
-        Some(_) => return Err(bad(format!("`limit` is a number from 1 to {LIMIT_MAX}"))),
-    };
-    let mut after = match parameter(&query, "after").map(str::parse::<RunId>) {
-        None => None,
-        Some(Ok(id)) => Some(id),
-        Some(Err(why)) => return Err(bad(format!("`after`: {why}"))),
-    };
-    let (status, workflow) = (parameter(&query, "status"), parameter(&query, "workflow"));
-    if let Some(status) = status
-        && !["pending", "running", "waiting", "suspended", "cancelled", "faulted", "completed"]
-            .contains(&status)
-    {
-        return Err(bad(format!("`{status}` is no status")));
-    }
-    let (mut found, mut looked_at): (Vec<Value>, usize) = (Vec::new(), 0);
-    let mut next = None;
-    'pages: while looked_at < LOOKED_AT_MAX {
-        let page = engine.list(after, LIMIT_MAX.min(limit * 2)).await.map_err(|why| refused(&why))?;
-        if page.is_empty() {
-            next = None;
-            break;
+/// Runs that fit, the latest first.
+pub(super) async fn runs(asked: &Asked<'_>) -> Answer {
+    let (filter, (limit, after)) = (asked.filter()?, asked.page(LIMIT, LIMIT_MAX)?);
+    let found = asked.engine.search(&filter, after, limit).await.map_err(|why| refused(&why))?;
+    let runs: Vec<Value> = found.runs.iter().map(as_value).collect();
+    Ok(data(StatusCode::OK, &json!({"runs": runs, "next": found.next})))
+}
+
+impl Asked<'_> {
+    /// Which runs are meant.
+    pub(super) fn filter(&self) -> Result<Filter, Box<Response<Bytes>>> {
+        let text = |name: &str| self.parameter(name).map(str::to_owned);
+        let statuses: Vec<String> = self
+            .parameter("status")
+            .into_iter()
+            .flat_map(|all| all.split(','))
+            .map(|status| status.trim().to_owned())
+            .collect();
+        if let Some(unknown) = statuses.iter().find(|status| !STATUS_WORDS.contains(&status.as_str())) {
+            return Err(bad(format!("`{unknown}` is no status: one of {}", STATUS_WORDS.join(", "))));
         }
-        for summary in page {
-            looked_at += 1;
-            after = Some(summary.id);
-            next = after;
-            let fits = status.is_none_or(|status| status == summary.status.word())
-                && workflow.is_none_or(|name| name == summary.workflow.name);
-            if fits {
-                found.push(as_value(&summary));
-                if found.len() == limit {
-                    break 'pages;
-                }
-            }
+        let inputs = self.query.iter().filter(|(name, _)| name == "input");
+        let inputs = inputs.map(|(_, pair)| match pair.split_once('=') {
+            Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+            None => Err(bad(format!("`input={pair}` names no value: write `input=order_id=o-1`"))),
+        });
+        Ok(Filter {
+            statuses,
+            workflow: text("workflow"),
+            started_from: self.time("startedAfter")?,
+            started_before: self.time("startedBefore")?,
+            input: inputs.collect::<Result<_, _>>()?,
+            error: text("error"),
+        })
+    }
+
+    /// Whether something is asked for.
+    pub(super) fn flag(&self, name: &str) -> Result<bool, Box<Response<Bytes>>> {
+        match self.parameter(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(bad(format!("`{name}` is true or false"))),
         }
     }
-    Ok(data(StatusCode::OK, &json!({"runs": found, "next": next})))
+
+    fn time(&self, name: &str) -> Result<Option<Stamp>, Box<Response<Bytes>>> {
+        let time = self.parameter(name).map(str::parse::<Stamp>).transpose();
+        time.map_err(|why| bad(format!("`{name}`: {why}")))
+    }
+
+    /// How many runs at most, and after which.
+    pub(super) fn page(
+        &self,
+        usual: usize,
+        max: usize,
+    ) -> Result<(usize, Option<RunId>), Box<Response<Bytes>>> {
+        let limit = match self.parameter("limit").map(str::parse::<usize>) {
+            None => usual,
+            Some(Ok(limit)) if (1..=max).contains(&limit) => limit,
+            Some(_) => return Err(bad(format!("`limit` is a number from 1 to {max}"))),
+        };
+        let after = self.parameter("after").map(str::parse::<RunId>).transpose();
+        Ok((limit, after.map_err(|why| bad(format!("`after`: {why}")))?))
+    }
 }

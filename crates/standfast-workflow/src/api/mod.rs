@@ -2,20 +2,33 @@
 //!
 //! Errors are problem details (RFC 9457).
 
+mod again;
 mod answer;
+mod bulk;
 mod events;
 mod list;
+mod openapi;
+mod routes;
 mod runs;
 
 use ::http::{Method, Request, Response, StatusCode};
 use bytes::Bytes;
 
-use self::answer::{Answer, not_allowed, problem};
+use self::answer::{Answer, data, not_allowed, problem, query};
+use self::routes::{Operation, ROUTES, Route};
 use crate::engine::Engine;
-use crate::run::RunId;
+use crate::run::{BadRunId, RunId};
 
 /// Longest body of a request, in bytes: an input with room for its blanks.
 pub const API_BODY_BYTES_MAX: usize = 1 << 20;
+
+/// A request that is answered: what was asked, and what stood in its path and its query.
+struct Asked<'a> {
+    engine: &'a Engine,
+    request: &'a Request<Bytes>,
+    variables: Vec<&'a str>,
+    query: Vec<(String, String)>,
+}
 
 /// Answers a request to a path below `/v1`. Every failure is an answer.
 pub async fn answer(engine: &Engine, request: Request<Bytes>) -> Response<Bytes> {
@@ -23,54 +36,57 @@ pub async fn answer(engine: &Engine, request: Request<Bytes>) -> Response<Bytes>
         let detail = format!("a body has at most {API_BODY_BYTES_MAX} bytes");
         return problem(StatusCode::PAYLOAD_TOO_LARGE, &detail);
     }
-    let path = request.uri().path().to_owned();
-    let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    let answered = match segments.as_slice() {
-        ["v1", "workflows"] => only(&request, &Method::GET, || Ok(list::workflows(engine))),
-        ["v1", "workflows", namespace, name, "runs"] => {
-            post(runs::start(engine, &request, (namespace, name, "latest")), &request).await
+    let path = request.uri().path();
+    let mut methods: Vec<&Method> = Vec::new();
+    for route in ROUTES {
+        let Some(variables) = route.variables(path) else { continue };
+        if !route.takes(request.method()) {
+            methods.push(&route.method);
+            continue;
         }
-        ["v1", "workflows", namespace, name, version, "runs"] => {
-            post(runs::start(engine, &request, (namespace, name, version)), &request).await
-        }
-        ["v1", "runs"] => get(list::runs(engine, &request), &request).await,
-        ["v1", "events"] => post(events::publish(engine, &request), &request).await,
-        ["v1", "runs", id] => get(with(id, |id| runs::show(engine, id)), &request).await,
-        ["v1", "runs", id, "history"] => get(with(id, |id| runs::history(engine, id)), &request).await,
-        ["v1", "runs", id, "end"] => get(with(id, |id| runs::end(engine, &request, id)), &request).await,
-        ["v1", "runs", id, verb @ ("cancel" | "hold" | "resume")] => {
-            post(with(id, |id| runs::change(engine, &request, id, verb)), &request).await
-        }
-        _ => Ok(problem(StatusCode::NOT_FOUND, &format!("there is no {} {path} here", request.method()))),
-    };
-    answered.unwrap_or_else(|refusal| *refusal)
+        let answered = match query(&request, route) {
+            Ok(query) => perform(route, Asked { engine, request: &request, variables, query }).await,
+            Err(refusal) => Err(refusal),
+        };
+        return answered.unwrap_or_else(|refusal| *refusal);
+    }
+    if methods.is_empty() {
+        return problem(StatusCode::NOT_FOUND, &format!("there is no {} {path} here", request.method()));
+    }
+    let head = methods.contains(&&Method::GET).then_some("HEAD");
+    let methods: Vec<&str> = methods.into_iter().map(Method::as_str).chain(head).collect();
+    not_allowed(&methods.join(", "))
 }
 
-async fn get(answering: impl Future<Output = Answer>, request: &Request<Bytes>) -> Answer {
-    match request.method() {
-        &Method::GET | &Method::HEAD => answering.await,
-        _ => Ok(not_allowed("GET, HEAD")),
+async fn perform(route: &Route, asked: Asked<'_>) -> Answer {
+    match route.operation {
+        Operation::Describe => Ok(data(StatusCode::OK, &openapi::document())),
+        Operation::Workflows => Ok(list::workflows(asked.engine)),
+        Operation::Start => runs::start(&asked, "latest").await,
+        Operation::StartVersion => runs::start(&asked, asked.variables[2]).await,
+        Operation::Runs => list::runs(&asked).await,
+        Operation::Run => runs::show(&asked, asked.run()?).await,
+        Operation::History => runs::history(&asked, asked.run()?).await,
+        Operation::End => runs::end(&asked, asked.run()?).await,
+        Operation::Cancel => runs::cancel(&asked, asked.run()?).await,
+        Operation::Hold => runs::hold(&asked, asked.run()?).await,
+        Operation::Resume => runs::resume(&asked, asked.run()?).await,
+        Operation::Retry => again::retry(&asked, asked.run()?).await,
+        Operation::Redo => again::redo(&asked, asked.run()?).await,
+        Operation::Bulk(bulk) => bulk::change(&asked, bulk).await,
+        Operation::Publish => events::publish(asked.engine, asked.request).await,
     }
 }
 
-async fn post(answering: impl Future<Output = Answer>, request: &Request<Bytes>) -> Answer {
-    match request.method() {
-        &Method::POST => answering.await,
-        _ => Ok(not_allowed("POST")),
+impl Asked<'_> {
+    /// The run that its path names.
+    fn run(&self) -> Result<RunId, Box<Response<Bytes>>> {
+        let id = self.variables.first().copied().unwrap_or_default();
+        id.parse().map_err(|why: BadRunId| Box::new(problem(StatusCode::NOT_FOUND, &why.to_string())))
     }
-}
 
-fn only(request: &Request<Bytes>, method: &Method, work: impl FnOnce() -> Answer) -> Answer {
-    if request.method() == method { work() } else { Ok(not_allowed(method.as_str())) }
-}
-
-/// Does something with the run of a path.
-async fn with<F: Future<Output = Answer>>(id: &str, work: impl FnOnce(RunId) -> F) -> Answer {
-    match id.parse() {
-        Ok(id) => work(id).await,
-        Err(why) => {
-            let why: crate::run::BadRunId = why;
-            Ok(problem(StatusCode::NOT_FOUND, &why.to_string()))
-        }
+    /// A parameter of its query.
+    fn parameter(&self, name: &str) -> Option<&str> {
+        self.query.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }

@@ -55,6 +55,11 @@ pub enum Cause {
         /// The key of who starts it, if it gave one.
         key: Option<Arc<str>>,
     },
+    /// It goes on from where another run stood.
+    Again {
+        /// That run.
+        run: Arc<Run>,
+    },
     /// What was begun in the last record goes on, or it was read back from the store.
     Continue,
     /// Time has passed.
@@ -135,6 +140,11 @@ impl Deciding<'_> {
         }
         match cause {
             Cause::Start { input, key } => self.start(input, key.as_ref()),
+            Cause::Again { run } => {
+                self.note(Event::Continued { run: Arc::clone(run) });
+                self.ready = self.run.scopes.keys().rev().copied().collect();
+                self.time_passes();
+            }
             Cause::Continue => self.ready = self.run.scopes.keys().rev().copied().collect(),
             Cause::Time => {
                 self.ready = self.run.scopes.keys().rev().copied().collect();
@@ -500,7 +510,9 @@ fn bytes_of(event: &Event) -> usize {
         Event::Exported { context } => size_of(context),
         Event::Emitted { event } => size_of(event),
         Event::Ended { output, .. } => all(&[output]),
-        Event::Skipped { .. }
+        // It is what the run holds, and has a limit of its own.
+        Event::Continued { .. }
+        | Event::Skipped { .. }
         | Event::Failed { .. }
         | Event::Iterated { .. }
         | Event::Faulted { .. }

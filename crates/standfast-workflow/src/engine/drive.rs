@@ -391,7 +391,7 @@ async fn ask_one(
     let limit = asked.deadline.since(now);
     let answering = async {
         match &asked.request {
-            Request::Run(request) => engine.run_within(request, &asked.key, run.id).await,
+            Request::Run(request) => engine.run_within(request, &asked.key, run).await,
             _ => engine.invoke(&asked).await,
         }
     };

@@ -305,9 +305,9 @@ impl Engine {
         let is_new = offered.is_none_or(|offered| offered < newest);
         let oldest = self.clock().now().minus(self.events_kept_for());
         inner.forget_before(oldest);
-        let fits = |kept: &Kept| {
-            kept.at >= run.started_at && interests.iter().any(|interest| interest.fits(&kept.event))
-        };
+        let since = run.origin.as_ref().map_or(run.started_at, |origin| origin.since);
+        let fits =
+            |kept: &Kept| kept.at >= since && interests.iter().any(|interest| interest.fits(&kept.event));
         let kept = inner.kept.values().filter(|kept| is_new && fits(kept));
         let kept = kept.map(|kept| Arc::clone(&kept.event)).collect();
         inner.waits(run.id, Waiting { interests, offered: Some(newest) });

@@ -14,7 +14,7 @@ use standfast_runtime::{Backoff, Clock, Rng};
 use standfast_store::{Batch, CommitError, Is, Page, ReadError, Scan, Space, Store, Version};
 
 use crate::program::WorkflowName;
-use crate::run::{Digest, Problem, Record, Run, RunId, Status, given};
+use crate::run::{Again, Digest, Origin, Problem, Record, Run, RunId, Status, given};
 
 /// By sequence: records.
 const JOURNAL: Space = Space::Table("workflow-journal");
@@ -28,6 +28,8 @@ const DEFINITIONS: Space = Space::Table("workflow-definitions");
 const NAMES: Space = Space::Table("workflow-names");
 /// By workflow and key: which run a start made.
 const STARTS: Space = Space::Table("workflow-starts");
+/// By run: the run that goes on from it by a retry.
+const RETRIED: Space = Space::Table("workflow-retried");
 /// Who drives runs, and how far back a recovery must read.
 const OWNER: Space = Space::Table("workflow-owner");
 
@@ -131,6 +133,9 @@ pub struct Summary {
     pub changed_at: Stamp,
     /// What it was given.
     pub input: Arc<Value>,
+    /// From which run it goes on, if from one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Box<Origin>>,
     /// What it yielded.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub output: Option<Arc<Value>>,
@@ -139,7 +144,16 @@ pub struct Summary {
     pub problem: Option<Problem>,
 }
 
+/// How runs may stand, for those who look for some.
+pub const STATUS_WORDS: [&str; 7] =
+    ["pending", "running", "waiting", "suspended", "cancelled", "faulted", "completed"];
+
 impl Summary {
+    /// How it stands, in one word of [`STATUS_WORDS`].
+    pub const fn word(&self) -> &'static str {
+        self.status.word()
+    }
+
     pub(super) fn of(run: &Run, workflow: &WorkflowName) -> Self {
         Self {
             id: run.id,
@@ -149,6 +163,7 @@ impl Summary {
             started_at: run.started_at,
             changed_at: run.changed_at,
             input: Arc::clone(&run.input),
+            origin: run.origin.clone(),
             output: run.output.clone(),
             problem: run.problem.clone(),
         }
@@ -248,10 +263,25 @@ impl Journal {
                 batch = batch.delete(&SLEEPING, run.id.to_bytes().to_vec());
             }
         }
+        let origin = run.origin.as_ref().filter(|origin| origin.by == Again::Retry);
+        let retries = origin.map(|origin| origin.run);
+        if let Some(retried) = retries.filter(|_| is_first) {
+            // It goes after the run that was retried.
+            batch = batch.when(&RETRIED, retried.to_bytes().to_vec(), Is::Absent).put_until(
+                &RETRIED,
+                retried.to_bytes().to_vec(),
+                run.id.to_bytes().to_vec(),
+                kept_until,
+            );
+        }
         if let Some(key) = &run.key {
             let key = key.as_bytes().to_vec();
             if is_first {
-                batch = batch.when(&STARTS, key.clone(), Is::Absent);
+                let is = match &retries {
+                    Some(retried) => self.named(&key, *retried).await?,
+                    None => Is::Absent,
+                };
+                batch = batch.when(&STARTS, key.clone(), is);
             }
             // As long as it goes on there is no second run by this key, however long that is.
             if is_first || is_last {
@@ -322,9 +352,13 @@ impl Journal {
                 // Parts of what is kept in several follow their first.
                 if let Ok(bytes) = <[u8; 16]>::try_from(&entry.key[..])
                     && found.len() < limit
-                    && let Some((summary, _)) = self.ended(RunId::from_bytes(bytes)).await?
                 {
-                    found.push(summary);
+                    let id = RunId::from_bytes(bytes);
+                    match entry.value.len() {
+                        // In several parts, which sort behind it.
+                        PART_BYTES_MAX => found.extend(self.ended(id).await?.map(|(summary, _)| summary)),
+                        _ => found.push(read::<Ended>(&entry.value)?.summary),
+                    }
                 }
             }
             match page.next {
@@ -332,6 +366,21 @@ impl Journal {
                 _ => return Ok(found),
             }
         }
+    }
+
+    /// What must be true of a key for it to pass from one run to the one that retries it.
+    async fn named(&self, key: &[u8], run: RunId) -> Result<Is, JournalError> {
+        let entry = self.store.get(&STARTS, key).await?;
+        Ok(match entry {
+            Some(entry) if entry.value[..] == run.to_bytes() => Is::Version(entry.version),
+            _ => Is::Absent,
+        })
+    }
+
+    /// Which run retries this one.
+    pub(super) async fn retried_by(&self, id: RunId) -> Result<Option<RunId>, JournalError> {
+        let entry = self.get(&RETRIED, &id.to_bytes()).await?;
+        Ok(entry.and_then(|value| Some(RunId::from_bytes(<[u8; 16]>::try_from(&value[..]).ok()?))))
     }
 
     /// Which run a start with this key made.

@@ -17,10 +17,12 @@ mod invoke;
 mod journal;
 mod keeping;
 mod lifecycle;
+mod operate;
 mod programs;
 mod refused;
 mod runs;
 mod schedule;
+mod search;
 mod shown;
 mod waiters;
 mod watchdog;
@@ -39,9 +41,10 @@ use tokio::sync::{Notify, oneshot, watch};
 pub use definitions::{BadDefinition, Definition};
 pub use events::EVENTS_KEPT_FOR;
 pub use invoke::Invoke;
-pub use journal::{JournalError, KEPT_FOR, RUN_BYTES_MAX, Summary};
+pub use journal::{JournalError, KEPT_FOR, RUN_BYTES_MAX, STATUS_WORDS, Summary};
 pub use lifecycle::{LIFECYCLE_MAX, Lifecycle, Told};
 pub use refused::Refused;
+pub use search::{Filter, Found};
 pub use shown::Shown;
 pub use watchdog::{Stuck, StuckKind};
 
@@ -231,6 +234,17 @@ impl Engine {
     }
 
     /// Starts a run, for a task of another run or nobody's.
+    /// What names a start in the store.
+    fn start_key(name: &WorkflowName, key: Option<&str>) -> Result<Option<Arc<str>>, Refused> {
+        match key {
+            Some(key) if key.len() > START_KEY_BYTES_MAX => {
+                Err(Refused::TooLarge { what: "the key", max: START_KEY_BYTES_MAX })
+            }
+            Some(key) => Ok(Some(format!("{}/{}/{key}", name.namespace, name.name).into())),
+            None => Ok(None),
+        }
+    }
+
     async fn start_program(
         &self,
         program: Arc<Program>,
@@ -241,13 +255,7 @@ impl Engine {
         self.check_driven()?;
         check_limits("the input", &input)?;
         let name = program.name();
-        let key: Option<Arc<str>> = match key {
-            Some(key) if key.len() > START_KEY_BYTES_MAX => {
-                return Err(Refused::TooLarge { what: "the key", max: START_KEY_BYTES_MAX });
-            }
-            Some(key) => Some(format!("{}/{}/{key}", name.namespace, name.name).into()),
-            None => None,
-        };
+        let key = Self::start_key(name, key)?;
         if let Some(key) = &key
             && let Some(id) = self.0.journal.started_by(key).await?
         {

@@ -54,6 +54,9 @@ pub enum Refused {
     /// What was given is wrong.
     #[error("{0}")]
     Wrong(String),
+    /// It stands so that this cannot be done.
+    #[error("{0}")]
+    Unfit(String),
     /// A run with this key was started before.
     #[error("a run was started with this key before")]
     StartedBefore,

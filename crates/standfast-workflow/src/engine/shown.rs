@@ -10,6 +10,8 @@ use crate::run::{Record, Run, RunId};
 pub struct Shown {
     /// How it stands.
     pub summary: Summary,
+    /// Which run retries it, if one does.
+    pub retried_by: Option<RunId>,
     /// The run itself, while it goes on.
     pub run: Option<Run>,
     /// All that happened, as far as it is kept.
@@ -26,14 +28,20 @@ impl Engine {
             Ok((run, last)) => {
                 let program = self.program_of(&run).await?;
                 let records = self.0.journal.history(last).await?;
-                Ok(Shown { summary: Summary::of(&run, program.name()), run: Some(run), records })
+                Ok(Shown {
+                    summary: Summary::of(&run, program.name()),
+                    retried_by: None,
+                    run: Some(run),
+                    records,
+                })
             }
             // What is not driven has ended, this very moment perhaps, or never was.
             Err(Refused::NoRun(_) | Refused::Ended(_)) => {
                 let ended = self.0.journal.ended(id).await?;
                 let (summary, last) = ended.ok_or_else(|| self.not_there(id))?;
                 let records = self.0.journal.history(last).await?;
-                Ok(Shown { summary, run: None, records })
+                let retried_by = self.0.journal.retried_by(id).await?;
+                Ok(Shown { summary, retried_by, run: None, records })
             }
             Err(why) => Err(why),
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Engine, Refused};
 use crate::ask::{Answer, RunRequest};
-use crate::run::{Digest, Problem, RunId, Standard, Status};
+use crate::run::{Digest, Problem, Run, RunId, Standard, Status};
 
 impl Engine {
     /// Runs a workflow for a task of another run: the task's key is the start's, so that asking twice starts one.
@@ -12,7 +12,7 @@ impl Engine {
         &self,
         request: &RunRequest,
         key: &str,
-        holder: RunId,
+        run: &Run,
     ) -> Result<Answer, Problem> {
         let failed =
             |why: Refused| Standard::Runtime.problem(format!("the workflow {}: {why}", request.workflow));
@@ -23,11 +23,14 @@ impl Engine {
                 kept.map_err(failed)?.ok_or_else(|| failed(unknown))?
             }
         };
-        let key = format!("{holder}.{}", Digest::of(key.as_bytes()));
+        let holder = run.id;
+        let key = format!("{}.{}", run.keys_of(), Digest::of(key.as_bytes()));
         let may_nest = self.runs().may_nest(holder);
         may_nest.map_err(|why| failed(Refused::Wrong(format!("it is not run: {why}"))))?;
         let started = self.start_program(program, Arc::clone(&request.input), Some(&key), Some(holder)).await;
         let id = self.unless_stopped(started).await.map_err(failed)?;
+        let retried = self.retried_within(run, id).await;
+        let id = self.unless_stopped(retried).await.map_err(failed)?;
         // If it was begun by a process before, nothing is known yet of whose it is.
         self.runs().nests(id, holder);
         if !request.awaited {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use standfast_model::Stamp;
 
-use super::{Digest, Problem, RunId, ScopeId, State, Status, given};
+use super::{Digest, Problem, Run, RunId, ScopeId, State, Status, given};
 
 /// What happened to a run at one moment: written together or not at all.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,6 +40,11 @@ pub enum Event {
         /// When it is given up.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         deadline: Option<Stamp>,
+    },
+    /// It goes on from another run.
+    Continued {
+        /// As that run stood.
+        run: Arc<Run>,
     },
     /// A task was begun that takes its time, or consists of tasks.
     Entered {

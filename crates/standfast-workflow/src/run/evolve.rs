@@ -26,6 +26,7 @@ impl Run {
             output: None,
             problem: None,
             is_held: false,
+            origin: None,
             taken: VecDeque::new(),
             undo: Vec::new(),
             undone: Vec::new(),
@@ -78,6 +79,9 @@ impl Run {
                 self.key.clone_from(key);
                 self.definition = definition.clone();
                 self.start(input, given.as_ref(), *deadline, at);
+            }
+            Event::Continued { run } => {
+                *self = Self { id: self.id, records: self.records, steps: self.steps, ..Self::clone(run) };
             }
             Event::Entered { scope, parent, task, input, deadline, state, key } => {
                 let (ordinal, raw) = self.begin(*parent);

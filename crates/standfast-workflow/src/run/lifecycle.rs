@@ -35,7 +35,7 @@ impl Telling<'_> {
         let before: BTreeMap<ScopeId, Scope> = self.run.scopes.clone();
         self.run.evolve(event, self.record.at);
         match event {
-            Event::Started { .. } => {
+            Event::Started { .. } | Event::Continued { .. } => {
                 let WorkflowName { namespace, name, version } = self.workflow;
                 let definition = json!({"name": name, "namespace": namespace, "version": version});
                 self.of_run("started", "startedAt", [("definition", definition)]);

@@ -1,6 +1,7 @@
 //! A run: what has become of a workflow so far. It is a fold over its journal, so that what was never interrupted and what was
 //! recovered are the same.
 
+mod again;
 mod event;
 mod evolve;
 mod id;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use standfast_model::Stamp;
 
+pub(crate) use again::{before_fault, before_task, tasks, undone_since};
 pub use event::{Event, Record};
 pub use id::{BadRunId, Digest, RunId};
 pub use lifecycle::lifecycle;
@@ -53,6 +55,9 @@ pub struct Run {
     pub problem: Option<Problem>,
     /// Somebody has it held: nothing new is begun.
     pub is_held: bool,
+    /// From which run it goes on, if from one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Box<Origin>>,
     /// Which events it took lately, the latest last.
     #[serde(default)]
     pub taken: VecDeque<Taken>,
@@ -66,6 +71,32 @@ pub struct Run {
     pub undone: Vec<Undone>,
     /// The number of the next scope.
     pub next_scope: u32,
+}
+
+/// From which run another goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Which.
+    pub run: RunId,
+    /// How.
+    pub by: Again,
+    /// From which task on, by its place in the document.
+    pub task: Arc<str>,
+    /// Whose keys name its effects, if not its own do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<RunId>,
+    /// When the first of the runs was started: events from then on are for it.
+    pub since: Stamp,
+}
+
+/// How a run goes on from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Again {
+    /// What failed is asked again, by the same keys.
+    Retry,
+    /// What was done is done again, by new keys.
+    Redo,
 }
 
 /// An event that a task took.

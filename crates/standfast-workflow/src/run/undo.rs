@@ -59,8 +59,8 @@ impl Run {
     /// What names an effect of a scope: the same for every attempt of the same step, over retries, recovery and other machines,
     /// and another one for every other step. What was undone and is done again is another step.
     pub fn key(&self, id: ScopeId) -> String {
-        let Some(scope) = self.scopes.get(&id) else { return format!("{}.", self.id) };
-        let Some(parent) = scope.parent else { return format!("{}.", self.id) };
+        let Some(scope) = self.scopes.get(&id) else { return format!("{}.", self.keys_of()) };
+        let Some(parent) = scope.parent else { return format!("{}.", self.keys_of()) };
         if let State::Compensating { key } = &scope.state {
             return format!("{key}!");
         }
@@ -87,7 +87,7 @@ impl Run {
         let path: Vec<String> = path.iter().map(u32::to_string).collect();
         let path = path.join(".");
         match undoes {
-            None => format!("{}.{path}{task}", self.id),
+            None => format!("{}.{path}{task}", self.keys_of()),
             Some((key, undoing)) => format!("{key}!{path}{}", task.strip_prefix(&**undoing).unwrap_or(task)),
         }
     }

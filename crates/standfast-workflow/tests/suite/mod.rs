@@ -1,5 +1,7 @@
 mod access;
+mod again;
 mod agents;
+mod api;
 mod asyncapi;
 mod conformance;
 mod crash;

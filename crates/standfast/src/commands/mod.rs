@@ -13,6 +13,8 @@ pub(crate) mod status;
 pub(crate) mod up;
 pub(crate) mod why;
 pub(crate) mod workflow;
+mod workflow_bulk;
+mod workflow_list;
 mod workflow_live;
 mod workflow_run;
 mod workflow_test;

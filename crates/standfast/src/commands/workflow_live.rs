@@ -1,38 +1,69 @@
-//! `workflow start`, `list`, `show` and what else is said to a running stack about its runs.
+//! `workflow start`, `show` and what else is said to a running stack about its runs.
 
 use std::time::Duration;
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
+use standfast_node::AdminClient;
 use standfast_workflow::Record;
 
 use super::Call;
 use super::workflow_run::{parse_json, read_input};
-use super::workflow_text;
+use super::{workflow_bulk, workflow_text};
 use crate::args::{
-    NamedStack, StackArgs, WorkflowEventArgs, WorkflowListArgs, WorkflowOneArgs, WorkflowStartArgs,
+    NamedStack, StackArgs, WorkflowChangeArgs, WorkflowEventArgs, WorkflowOneArgs, WorkflowRedoArgs,
+    WorkflowRetryArgs, WorkflowStartArgs,
 };
 use crate::exit;
 use crate::failure::Failure;
-use crate::output::Paint;
 
 /// How long an answer may take, besides what it is asked to wait.
-const ANSWER_MAX: Duration = Duration::from_secs(15);
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(15);
 
 pub(super) fn start(args: &WorkflowStartArgs, call: &Call) -> Result<u8, Failure> {
     let input = read_input(args.input.as_ref(), args.input_file.as_ref())?;
-    let wait = args.wait.as_ref().map(|text| standfast_model::parse_duration(text).map(|time| (text, time)));
-    let wait = wait.transpose().map_err(|hint| Failure::input("--wait is no time").hint(hint))?;
+    let (query, limit) = waiting(args.wait.as_ref())?;
     let name = full_name(&args.workflow, &args.stack, call)?;
-    let (query, limit) = match wait {
-        Some((text, time)) => (format!("?wait={text}"), time.saturating_add(ANSWER_MAX)),
-        None => (String::new(), ANSWER_MAX),
-    };
     let path = format!("/v1/workflows/{name}/runs{query}");
     let answer = ask(&args.stack, Method::POST, &path, args.key.as_deref(), Some(&input), limit, call)?;
+    begun(&answer, args.json, call)
+}
+
+/// What is asked for to wait so long, and how long the answer may take then.
+fn waiting(wait: Option<&String>) -> Result<(String, Duration), Failure> {
+    let Some(text) = wait else { return Ok((String::new(), ANSWER_MAX)) };
+    let time = standfast_model::parse_duration(text);
+    let time = time.map_err(|hint| Failure::input("--wait is no time").hint(hint))?;
+    Ok((format!("?wait={text}"), time.saturating_add(ANSWER_MAX)))
+}
+
+pub(super) fn retry(args: &WorkflowRetryArgs, call: &Call) -> Result<u8, Failure> {
+    let Some(run) = &args.run else {
+        return workflow_bulk::change(&args.many, "retry", &args.stack, args.json, call);
+    };
+    workflow_bulk::is_of_one(&args.many)?;
+    let (query, limit) = waiting(args.wait.as_ref())?;
+    let path = format!("/v1/runs/{run}/retry{query}");
+    let answer = ask(&args.stack, Method::POST, &path, None, None, limit, call)?;
+    begun(&answer, args.json, call)
+}
+
+pub(super) fn redo(args: &WorkflowRedoArgs, call: &Call) -> Result<u8, Failure> {
+    let (query, limit) = waiting(args.wait.as_ref())?;
+    let mut body = json!({"from": args.from});
+    if args.input.is_some() || args.input_file.is_some() {
+        body["input"] = read_input(args.input.as_ref(), args.input_file.as_ref())?;
+    }
+    let path = format!("/v1/runs/{}/redo{query}", args.run);
+    let answer = ask(&args.stack, Method::POST, &path, args.key.as_deref(), Some(&body), limit, call)?;
+    begun(&answer, args.json, call)
+}
+
+/// Tells of a run that was begun, and how it ended if that was waited for.
+fn begun(answer: &Value, as_json: bool, call: &Call) -> Result<u8, Failure> {
     let status = answer.get("status").and_then(Value::as_str).unwrap_or_default().to_owned();
-    if args.json {
-        call.output.json(&answer)?;
+    if as_json {
+        call.output.json(answer)?;
     } else {
         let id = answer.get("id").and_then(Value::as_str).unwrap_or_default();
         let rest =
@@ -71,40 +102,6 @@ fn full_name(text: &str, stack: &NamedStack, call: &Call) -> Result<String, Fail
     Ok(version.map_or_else(|| name.clone(), |version| format!("{name}/{version}")))
 }
 
-pub(super) fn list(args: &WorkflowListArgs, call: &Call) -> Result<u8, Failure> {
-    let mut path = format!("/v1/runs?limit={}", args.limit);
-    for (name, value) in [("status", &args.status), ("workflow", &args.workflow)] {
-        if let Some(value) = value {
-            path.push_str(&format!("&{name}={value}"));
-        }
-    }
-    let answer = ask(&args.stack, Method::GET, &path, None, None, ANSWER_MAX, call)?;
-    if args.json {
-        call.output.json(&answer)?;
-        return Ok(exit::DONE);
-    }
-    let runs = answer["runs"].as_array().cloned().unwrap_or_default();
-    if runs.is_empty() {
-        call.output.note("no runs");
-        return Ok(exit::DONE);
-    }
-    let mut text = format!("{:26}  {:9}  {:24}  WORKFLOW\n", "RUN", "STATUS", "STARTED");
-    for run in runs {
-        let of = |field: &str| run[field].as_str().unwrap_or_default().to_owned();
-        let status = format!("{:9}", of("status"));
-        let status = match of("status").as_str() {
-            "faulted" => call.output.paint_data(Paint::Bad, &status),
-            "completed" => call.output.paint_data(Paint::Good, &status),
-            _ => status,
-        };
-        let workflow = run["workflow"]["name"].as_str().unwrap_or_default();
-        let version = run["workflow"]["version"].as_str().unwrap_or_default();
-        text.push_str(&format!("{}  {status}  {:24}  {workflow}:{version}\n", of("id"), of("startedAt")));
-    }
-    call.output.data(&text)?;
-    Ok(exit::DONE)
-}
-
 pub(super) fn show(args: &WorkflowOneArgs, call: &Call) -> Result<u8, Failure> {
     let get = |path: &str| ask(&args.stack, Method::GET, path, None, None, ANSWER_MAX, call);
     let summary = get(&format!("/v1/runs/{}", args.run))?;
@@ -130,14 +127,18 @@ pub(super) fn show(args: &WorkflowOneArgs, call: &Call) -> Result<u8, Failure> {
     Ok(exit::DONE)
 }
 
-pub(super) fn change(args: &WorkflowOneArgs, verb: &str, call: &Call) -> Result<u8, Failure> {
-    let path = format!("/v1/runs/{}/{verb}", args.run);
+pub(super) fn change(args: &WorkflowChangeArgs, verb: &str, call: &Call) -> Result<u8, Failure> {
+    let Some(run) = &args.run else {
+        return workflow_bulk::change(&args.many, verb, &args.stack, args.json, call);
+    };
+    workflow_bulk::is_of_one(&args.many)?;
+    let path = format!("/v1/runs/{run}/{verb}");
     let answer = ask(&args.stack, Method::POST, &path, None, None, ANSWER_MAX, call)?;
     match args.json {
         true => call.output.json(&answer)?,
         false => {
             let status = answer["status"].as_str().unwrap_or_default();
-            call.output.data(&format!("{} {status}\n", args.run))?;
+            call.output.data(&format!("{run} {status}\n"))?;
         }
     }
     Ok(exit::DONE)
@@ -151,7 +152,7 @@ pub(super) fn event(args: &WorkflowEventArgs, call: &Call) -> Result<u8, Failure
 }
 
 /// Asks the running stack. What it refuses is the user's.
-fn ask(
+pub(super) fn ask(
     stack: &NamedStack,
     method: Method,
     path: &str,
@@ -163,20 +164,31 @@ fn ask(
     let place = call.place(&StackArgs { stack: stack.stack.clone(), state: stack.state.clone() })?;
     call.block_on(async {
         let (running, _) = place.running().await?;
-        let answered = running.node.workflows(method, path, key, body, limit).await;
-        let (status, value) =
-            answered.map_err(|why| Failure::because_of("the node does not answer", &why))?;
-        if status.is_success() {
-            return Ok(value);
-        }
-        let detail = value["detail"].as_str().unwrap_or("it was refused").to_owned();
-        let failure = match status {
-            StatusCode::SERVICE_UNAVAILABLE => Failure::ours(detail),
-            _ => Failure::input(detail),
-        };
-        Err(match status {
-            StatusCode::NOT_FOUND => failure.hint("see what there is: standfast workflow list"),
-            _ => failure,
-        })
+        asked(&running.node, method, path, key, body, limit).await
+    })
+}
+
+/// What a node that runs is asked.
+pub(super) async fn asked(
+    node: &AdminClient,
+    method: Method,
+    path: &str,
+    key: Option<&str>,
+    body: Option<&Value>,
+    limit: Duration,
+) -> Result<Value, Failure> {
+    let answered = node.workflows(method, path, key, body, limit).await;
+    let (status, value) = answered.map_err(|why| Failure::because_of("the node does not answer", &why))?;
+    if status.is_success() {
+        return Ok(value);
+    }
+    let detail = value["detail"].as_str().unwrap_or("it was refused").to_owned();
+    let failure = match status {
+        StatusCode::SERVICE_UNAVAILABLE => Failure::ours(detail),
+        _ => Failure::input(detail),
+    };
+    Err(match status {
+        StatusCode::NOT_FOUND => failure.hint("see what there is: standfast workflow list"),
+        _ => failure,
     })
 }

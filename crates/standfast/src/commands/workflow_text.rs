@@ -66,6 +66,10 @@ fn line(event: &Event, tasks: &HashMap<ScopeId, Arc<str>>) -> Option<(Option<Pai
     let plain = |text: String| Some((None, text));
     match event {
         Event::Started { input, .. } => plain(format!("started with {}", short(input))),
+        Event::Continued { run } => {
+            let from = run.origin.as_ref().map_or(run.id, |origin| origin.run);
+            plain(format!("goes on from the run {from}"))
+        }
         Event::Entered { task, state, .. } => plain(match state {
             State::Waiting { until } => format!("{task} waits until {until}"),
             State::Listening(_) => format!("{task} waits for events"),

@@ -210,6 +210,24 @@ do:
     let listed = world.run(&["workflow", "list", "--status", "completed"]).expect(0);
     assert!(listed.stdout.contains(&id), "{}", listed.stdout);
     world.run(&["workflow", "cancel", &id]).expect(2).says(&["has ended"]);
+    world.run(&["workflow", "retry", &id]).expect(2).says(&["only a faulted one is retried"]);
+    let redone = world.run(&["workflow", "redo", &id, "--from", "/do/0/hold", "--wait", "30s"]).expect(0);
+    assert!(
+        redone.stdout.contains("completed {\"n\":1}") && !redone.stdout.starts_with(&id),
+        "{}",
+        redone.stdout
+    );
+    world.run(&["workflow", "start", "pause", "--input", "{\"who\": \"me\"}"]).expect(0);
+    let found = ["workflow", "list", "--input", "who=me", "--started-after", "1h", "--json"];
+    let found: serde_json::Value = serde_json::from_str(&world.run(&found).expect(0).stdout).unwrap();
+    assert_eq!(found["runs"].as_array().unwrap().len(), 1, "{found}");
+    let cancel = ["workflow", "cancel", "--workflow", "pause"];
+    world.run(&cancel).expect(2).says(&["nothing is done yet: cancel is for 1 run", "--yes"]);
+    world.run(&[&cancel[..], &["--dry-run"]].concat()).expect(0).says(&["is for 1 run; nothing is done"]);
+    let ran = world.run(&[&cancel[..], &["--yes"]].concat()).expect(0);
+    assert!(ran.stdout.contains("became cancelled"), "{}", ran.stdout);
+    world.run(&cancel[..2]).expect(2).says(&["it is not said which runs are meant"]);
+    world.run(&[&cancel[..], &[&id]].concat()).expect(2).says(&["name the run alone"]);
     world.run(&["workflow", "start", "nobody"]).expect(2).says(&["there are tests/pause"]);
     world.write("workflows/broken.yaml", "do: []\n");
     world.run(&["check"]).expect(2).says(&["workflows/broken.yaml"]);
