@@ -43,7 +43,7 @@ pub use stack::{
     Limits, Load, Probe, PublishedPort, RestartCondition, RestartPolicy, Service, Stack, Target,
     UpdateConfig, UpdateOrder, WorkflowFile,
 };
-pub use stamp::{Stamp, civil_from_days, days_from_civil};
+pub use stamp::{BadStamp, Stamp, civil_from_days, days_from_civil};
 pub use traffic::{
     AccessFormat, AccessLog, Balance, Certificate, Concurrency, Edge, EdgeLimits, External, ExternalAddress,
     FAULT_KEY_BYTES_MIN, FieldMatch, Filters, HashKey, HeaderChanges, KeepAnswers, Mirror, PathMatch,

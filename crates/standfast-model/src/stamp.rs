@@ -65,6 +65,30 @@ impl fmt::Display for Stamp {
     }
 }
 
+impl std::str::FromStr for Stamp {
+    type Err = BadStamp;
+
+    /// Reads what [`Stamp`] prints.
+    fn from_str(text: &str) -> Result<Self, BadStamp> {
+        let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<u64>().ok();
+        let read = || {
+            let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+            let (hours, minutes, seconds) = (number(11..13)?, number(14..16)?, number(17..19)?);
+            let is_date = year >= 1970 && (1..=12).contains(&month) && (1..=31).contains(&day);
+            let of_day = ((hours * 60 + minutes) * 60 + seconds) * 1_000 + number(20..23)?;
+            let millis = is_date.then(|| days_from_civil(year, month, day) * 86_400_000 + of_day)?;
+            let stamp = Self::from_micros(millis * 1_000);
+            (stamp.to_string() == text).then_some(stamp)
+        };
+        read().ok_or(BadStamp)
+    }
+}
+
+/// A text that is no stamp as [`Stamp`] prints it: `2026-03-01T09:29:59.000Z`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no time like 2026-03-01T09:29:59.000Z")]
+pub struct BadStamp;
+
 /// Days since 1970-01-01 to a proleptic Gregorian date, after Howard Hinnant's `civil_from_days`
 /// ("chrono-Compatible Low-Level Date Algorithms", 2013), for days at or after the epoch: year, month, day.
 pub const fn civil_from_days(days: u64) -> (u64, u64, u64) {
@@ -98,5 +122,20 @@ mod tests {
         assert_eq!(Stamp::EPOCH.to_string(), "1970-01-01T00:00:00.000Z");
         assert_eq!(Stamp::from_micros(951_782_400_125_999).to_string(), "2000-02-29T00:00:00.125Z");
         assert_eq!(Stamp::from_micros(1_772_357_399_000_000).to_string(), "2026-03-01T09:29:59.000Z");
+    }
+
+    #[test]
+    fn what_is_printed_is_read() {
+        let stamp = Stamp::from_micros(1_772_357_399_123_000);
+        assert_eq!(stamp.to_string().parse(), Ok(stamp));
+        for wrong in [
+            "",
+            "2026-03-01",
+            "2026-02-31T00:00:00.000Z",
+            "2026-03-01T09:29:59.000+",
+            "é026-03-01T09:29:59.000Z",
+        ] {
+            assert_eq!(wrong.parse::<Stamp>(), Err(BadStamp), "{wrong}");
+        }
     }
 }

@@ -31,12 +31,23 @@ pub(crate) struct ThroughGateway {
     wiring: Arc<Wiring>,
     lines: Mutex<BTreeMap<String, Arc<Line>>>,
     chance: Mutex<Rng>,
+    /// A planted bug.
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) changes_keys: bool,
 }
 
 impl ThroughGateway {
     pub(crate) fn new(clock: Clock, wiring: Arc<Wiring>) -> Self {
         let chance = Mutex::new(Rng::from_entropy());
-        Self { direct: Direct::new(clock), clock, wiring, lines: Mutex::default(), chance }
+        Self {
+            direct: Direct::new(clock),
+            clock,
+            wiring,
+            lines: Mutex::default(),
+            chance,
+            #[cfg(feature = "planted-bugs")]
+            changes_keys: false,
+        }
     }
 
     fn line(&self, service: &str) -> Arc<Line> {
@@ -92,6 +103,11 @@ impl ThroughGateway {
         let uri = moved(&request.uri, self.wiring.service(service)?)?;
         let service = service.to_owned();
         let mut asked = asked.clone();
+        #[cfg(feature = "planted-bugs")]
+        if self.changes_keys {
+            let mut chance = self.chance.lock().unwrap_or_else(PoisonError::into_inner);
+            asked.key = format!("{}-{}", asked.key, chance.bits());
+        }
         if let Request::Http(request) = &mut asked.request {
             request.uri = uri;
         }

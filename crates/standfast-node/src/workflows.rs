@@ -37,9 +37,17 @@ impl Workflows {
         program: PathBuf,
         clock: Clock,
         tasks: Tasks,
+        plant: Option<&str>,
     ) -> Result<Self, JournalError> {
         let evaluator = Evaluator::new(EvaluatorConfig { program, ..EvaluatorConfig::default() });
-        let invoke = Arc::new(ThroughGateway::new(clock, wiring));
+        #[cfg_attr(not(feature = "planted-bugs"), expect(unused_mut, reason = "only test builds change it"))]
+        let mut invoke = ThroughGateway::new(clock, wiring);
+        #[cfg(feature = "planted-bugs")]
+        {
+            invoke.changes_keys = crate::plant::changes_keys(plant);
+        }
+        let _only_used_by_test_builds = plant;
+        let invoke = Arc::new(invoke);
         let engine = Engine::open(store, clock, tasks, evaluator, invoke, EngineConfig::default()).await?;
         Ok(Self { engine, clock, troubles: Arc::default() })
     }
