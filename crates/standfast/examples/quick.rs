@@ -42,7 +42,7 @@ fn answer(line: &str, path: &str, headers: &[(String, String)]) -> (u16, String)
     if line.starts_with("POST /do") {
         let field =
             |wanted: &str| headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
-        let key = field("idempotency-key").unwrap_or_default();
+        let key = field("idempotency-key").unwrap_or_default().trim_matches('"');
         let answer = record(key, field("x-id").unwrap_or(key));
         if let Some(millis) = path.strip_prefix("/do/").and_then(|millis| millis.parse().ok()) {
             std::thread::sleep(Duration::from_millis(millis));

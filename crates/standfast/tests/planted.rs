@@ -51,6 +51,7 @@ fn is_caught(plant: &str, experiments: &str, code: i32, reason: &str) {
 fn pays() -> (&'static str, &'static str) {
     let stack = "
 load:
+  work: {method: POST, path: /do, idempotency_key: true, rate: 200/s, timeout: 5s}
   paid: {workflow: test/pay, rate: 40/s, timeout: 5s, body: {id: \"${id}\"}}
 invariants:
   - {name: every run pays once, load: paid, effects: {service: quick, prefix: ledger/}, per: id, exactly: 1}

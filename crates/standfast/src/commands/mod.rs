@@ -37,14 +37,25 @@ pub(crate) struct Call {
 impl Call {
     /// Reads and checks a stack and its workflows; warnings go to stderr.
     pub(crate) fn load(&self, stack: &Path) -> Result<Stack, Failure> {
+        let found = self.load_unchecked(stack)?;
+        self.check_workflows(stack, &found)?;
+        Ok(found)
+    }
+
+    /// Checks the documents of a stack's workflows.
+    pub(crate) fn check_workflows(&self, path: &Path, stack: &Stack) -> Result<(), Failure> {
+        let mut known = Vec::new();
+        for found in &stack.workflows {
+            let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
+            known.push(workflow_test::check(&folder.join(&found.file), &found.text, self)?);
+        }
+        workflows_of_loads(stack, &known)
+    }
+
+    /// Reads and checks a stack but for the documents of its workflows; warnings go to stderr.
+    pub(crate) fn load_unchecked(&self, stack: &Path) -> Result<Stack, Failure> {
         match standfast_model::load(stack, &self.surroundings.variables) {
             Ok(loaded) => {
-                let mut known = Vec::new();
-                for found in &loaded.stack.workflows {
-                    let folder = if stack.is_dir() { stack } else { stack.parent().unwrap_or(Path::new("")) };
-                    known.push(workflow_test::check(&folder.join(&found.file), &found.text, self)?);
-                }
-                workflows_of_loads(&loaded.stack, &known)?;
                 if !loaded.warnings.is_empty() {
                     self.output.note(self.rendered(&loaded.warnings).trim_end());
                 }
