@@ -103,13 +103,13 @@ impl ThroughGateway {
         let uri = moved(&request.uri, self.wiring.service(service)?)?;
         let service = service.to_owned();
         let mut asked = asked.clone();
-        #[cfg(feature = "planted-bugs")]
-        if self.changes_keys {
-            let mut chance = self.chance.lock().unwrap_or_else(PoisonError::into_inner);
-            asked.key = format!("{}-{}", asked.key, chance.bits());
-        }
         if let Request::Http(request) = &mut asked.request {
             request.uri = uri;
+            #[cfg(feature = "planted-bugs")]
+            if self.changes_keys {
+                let chance = self.chance.lock().unwrap_or_else(PoisonError::into_inner).bits();
+                request.headers.insert("idempotency-key", http::HeaderValue::from(chance));
+            }
         }
         Some((service, asked))
     }
