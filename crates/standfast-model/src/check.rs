@@ -480,6 +480,10 @@ fn put(
 }
 
 fn load(name: LoadName, draft: LoadDraft, cx: &mut Context<'_>, reader: &mut Reader<'_>) -> Load {
+    let workflow = draft.workflow;
+    let started =
+        workflow.as_ref().map(|workflow| format!("/workflows/v1/workflows/{}/runs", workflow.value));
+    let idempotency_key = draft.idempotency_key || workflow.is_some();
     let own_type = draft.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type")).cloned();
     let body = draft.body.and_then(|body| match body {
         BodyDraft::Inline(body) => Some(body),
@@ -489,13 +493,20 @@ fn load(name: LoadName, draft: LoadDraft, cx: &mut Context<'_>, reader: &mut Rea
         Some((_, content_type)) => Body { content_type, ..body },
         None => body,
     });
+    if let Some(workflow) = &workflow
+        && !body.as_ref().is_some_and(|body| body.text.contains("${id}"))
+    {
+        let hint = r#"give each run an input of its own: `body: {order_id: "${id}"}`"#;
+        cx.reports.error_hint(workflow.span, "the input of the runs holds no `${id}`".to_owned(), hint);
+    }
     Load {
         name,
         method: draft.method,
-        path: draft.path.value,
+        path: draft.path.map(|path| path.value).or(started).unwrap_or_default(),
+        workflow: workflow.map(|workflow| workflow.value),
         headers: draft.headers.into_iter().collect(),
         body,
-        idempotency_key: draft.idempotency_key,
+        idempotency_key,
         rate_per_second: draft.rate_per_second,
         timeout: draft.timeout,
     }

@@ -116,7 +116,8 @@ impl<'r> Finder<'r> {
 
     /// Reports a load that no route is for.
     pub(crate) fn finds(&mut self, load: &LoadDraft, cx: &mut Context<'_>) {
-        let asked = Asked::by(load);
+        let Some(sent_to) = &load.path else { return };
+        let asked = Asked::by(load, &sent_to.value);
         let mut best = Reach::OtherPath;
         for route in &self.routes {
             best = best.max(route.reach(&asked, &mut self.left));
@@ -124,7 +125,7 @@ impl<'r> Finder<'r> {
                 return;
             }
         }
-        let path = load.path.value.split(['?', '#']).next().unwrap_or_default();
+        let path = sent_to.value.split(['?', '#']).next().unwrap_or_default();
         let message = format!("no route leads from `{}` to a service", shown(path));
         let hint = match best {
             Reach::OtherPath | Reach::All => "add a route for it under `routes`".to_owned(),
@@ -143,15 +144,15 @@ impl<'r> Finder<'r> {
                 format!("there is one that asks for another query parameter `{}`", shown(name))
             }
         };
-        cx.reports.error_hint(load.path.span, message, hint);
+        cx.reports.error_hint(sent_to.span, message, hint);
     }
 }
 
 impl<'l> Asked<'l> {
-    fn by(load: &'l LoadDraft) -> Self {
+    fn by(load: &'l LoadDraft, path: &'l str) -> Self {
         let host = load.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
         let host = host.map(|(_, value)| value.split(':').next().unwrap_or_default().to_ascii_lowercase());
-        let target = load.path.value.split('#').next().unwrap_or_default();
+        let target = path.split('#').next().unwrap_or_default();
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let query = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect();
         Self { host, path: path.replace(ID, SAMPLE_ID), query, load }

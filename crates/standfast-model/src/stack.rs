@@ -240,8 +240,11 @@ pub struct Load {
     pub name: LoadName,
     /// The HTTP method, upper case.
     pub method: String,
-    /// The path and query. `${id}` stands for the request's own id.
+    /// The path and query. `${id}` stands for the request's own id. Of the node's own interface for a load with a `workflow`.
     pub path: String,
+    /// The workflow of which each request starts a run: `NAMESPACE/NAME`, or `NAMESPACE/NAME/VERSION`.
+    #[serde(default)]
+    pub workflow: Option<String>,
     /// Header fields. `${id}` is replaced in the values.
     pub headers: BTreeMap<String, String>,
     /// The body.

@@ -10,7 +10,7 @@ use standfast_control::{
     ServiceStatus, Status, Step, StepKind,
 };
 use standfast_gateway::{Gateway, PutError, ServiceStats};
-use standfast_model::{ServiceName, Stack};
+use standfast_model::{ServiceName, Stack, WorkflowFile};
 use standfast_platform::ReplicaState;
 use standfast_platform::local::AgentClient;
 use standfast_runtime::http::json;
@@ -190,12 +190,16 @@ impl Admin {
 
     async fn plan(&self, body: &[u8]) -> Answer {
         let stack: Stack = read(body)?;
+        let changes = workflows::changes(self.running_workflows().as_deref(), &stack.workflows);
         let preview = self.control.plan_for(Arc::new(stack)).await.map_err(refusal)?;
-        Ok(json(StatusCode::OK, &plan_answer(preview.plan.to_string(), &preview.report)))
+        let mut answer = plan_answer(preview.plan.to_string(), &preview.report);
+        answer.changes.extend(changes);
+        Ok(json(StatusCode::OK, &answer))
     }
 
     async fn apply(&self, body: &[u8]) -> Answer {
         let ApplyRequest { stack, plan, author, reason } = read(body)?;
+        let changes = workflows::changes(self.running_workflows().as_deref(), &stack.workflows);
         let reason = Some(reason).filter(|reason| !reason.is_empty());
         let (stack, request) = (Arc::new(stack), ChangeRequest { author, reason });
         let done = match &plan {
@@ -206,7 +210,14 @@ impl Admin {
         if let Some(problem) = done.problem {
             return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", problem));
         }
-        Ok(json(StatusCode::OK, &plan_answer(done.blueprint.to_string(), &done.report)))
+        let mut answer = plan_answer(done.blueprint.to_string(), &done.report);
+        answer.changes.extend(changes);
+        Ok(json(StatusCode::OK, &answer))
+    }
+
+    /// The documents of the stack that runs; `None` before it is known.
+    fn running_workflows(&self) -> Option<Vec<WorkflowFile>> {
+        self.stack.borrow().as_ref().map(|stack| stack.workflows.clone())
     }
 
     async fn restart(&self, body: &[u8]) -> Answer {

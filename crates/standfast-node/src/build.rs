@@ -114,6 +114,7 @@ pub async fn build(state_dir: &Path, net: Net, clock: Clock) -> Result<Node, Bui
     let (snapshots, snapshot) = watch::channel(Arc::new(Snapshot::default()));
     let open_files = OpenFiles::raise();
     let config = gateway_config(&settings, open_files);
+    let plant = settings.plant.clone();
     let (metrics, otlp) = (settings.metrics, settings.otlp.clone());
     let gateway = Arc::new(Gateway::start(config, Vec::new(), snapshot, clock, rng.bits())?);
     let wiring = Arc::new(Wiring::new(agent.clone(), settings, Arc::clone(&gateway)));
@@ -163,8 +164,15 @@ pub async fn build(state_dir: &Path, net: Net, clock: Clock) -> Result<Node, Bui
     );
     tasks.spawn("snapshots", OnStop::Wait, adapting);
     let program = std::env::current_exe().map_err(BuildError::Program)?;
-    let workflows =
-        Workflows::open(Arc::clone(&store), Arc::clone(&wiring), program, clock, tasks.clone()).await?;
+    let workflows = Workflows::open(
+        Arc::clone(&store),
+        Arc::clone(&wiring),
+        program,
+        clock,
+        tasks.clone(),
+        plant.as_deref(),
+    )
+    .await?;
     tasks.spawn("workflows", OnStop::Abort, workflows.clone().follow(stack.clone(), tasks.stop()));
     start_state_api(&tasks, &wiring, &store, &workflows, stack.clone(), clock)?;
     let admin = Admin {

@@ -38,13 +38,25 @@ pub(crate) struct ThroughGateway {
     wiring: Arc<Wiring>,
     lines: Mutex<BTreeMap<String, Arc<Line>>>,
     chance: Mutex<Rng>,
+    /// A planted bug.
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) changes_keys: bool,
 }
 
 impl ThroughGateway {
     pub(crate) fn new(clock: Clock, wiring: Arc<Wiring>) -> Self {
         let chance = Mutex::new(Rng::from_entropy());
         let caller = wiring.caller();
-        Self { direct: Direct::new(clock), clock, caller, wiring, lines: Mutex::default(), chance }
+        Self {
+            direct: Direct::new(clock),
+            clock,
+            caller,
+            wiring,
+            lines: Mutex::default(),
+            chance,
+            #[cfg(feature = "planted-bugs")]
+            changes_keys: false,
+        }
     }
 
     fn line(&self, service: &str) -> Arc<Line> {
@@ -67,6 +79,11 @@ impl Invoke for ThroughGateway {
         let line = self.line(&service);
         let mut refused = 0;
         loop {
+            #[cfg(feature = "planted-bugs")]
+            if self.changes_keys {
+                let chance = self.chance.lock().unwrap_or_else(PoisonError::into_inner).bits();
+                call.headers_mut().insert("idempotency-key", HeaderValue::from(chance));
+            }
             let left = asked.deadline.since(self.clock.now());
             // Without a place in time it is asked nevertheless: the answer then says that the time is over.
             let place = self.clock.timeout(left, line.place(asked.priority, &asked.share)).await.ok();

@@ -5,10 +5,11 @@ use standfast_platform::local::{AgentConfig, PlantedBug};
 use standfast_store::{EmbeddedOptions, Plant as StorePlant};
 
 /// The bugs, by the names that `prove --plant` takes, each with what it does.
-pub const PLANTS: [(&str, &str); 6] = [
+pub const PLANTS: [(&str, &str); 7] = [
     ("acknowledge-before-commit", "the store answers before the batch is on disk"),
     ("drop-one-write", "the store acknowledges one batch in 1,000 and forgets it"),
     ("apply-retry-twice", "the store ignores conditions, so that a repeated request has its effect again"),
+    ("new-key-per-attempt", "a step of a workflow that is asked again has another key"),
     ("always-healthy", "the health check passes without asking"),
     ("keep-dead-replica", "the balancer goes on choosing a dead replica"),
     ("fault-does-nothing", "faults are recorded but not carried out"),
@@ -31,6 +32,11 @@ pub(crate) fn into_store(plant: Option<&str>, options: &mut EmbeddedOptions) {
         Some("apply-retry-twice") => Some(StorePlant::IgnoreConditions),
         _ => None,
     };
+}
+
+/// Whether the calls of workflows get a key of their own each time.
+pub(crate) fn changes_keys(plant: Option<&str>) -> bool {
+    plant == Some("new-key-per-attempt")
 }
 
 /// Plants into the gateway.

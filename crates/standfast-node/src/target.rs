@@ -1,18 +1,19 @@
 //! The stack under test as `prove` sees it: the agent's and the node's interfaces behind [`Target`].
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::Request;
+use http::{Method, Request, StatusCode};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::Deserialize;
-use standfast_model::EffectSource;
+use standfast_model::{EffectSource, Stamp};
 use standfast_platform::local::{AgentClient, AgentError, FaultKind, FaultOrder, ProcessId};
 use standfast_prove::{
-    Act, Bite, Effect, Injection, InjectionId, Survey, SurveyedReplica, Target, TargetError,
+    Act, Bite, Effect, Injection, InjectionId, RunSeen, Survey, SurveyedReplica, Target, TargetError,
 };
 use standfast_runtime::http::Client;
 use standfast_runtime::{Clock, Net, Peer};
@@ -117,6 +118,49 @@ impl LocalTarget {
     }
 }
 
+/// A page of the runs of a workflow, as `docs/workflow-api.md` has it.
+#[derive(Debug, Deserialize)]
+struct RunsPage {
+    runs: Vec<RunEntry>,
+    next: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RunEntry {
+    id: String,
+    workflow: RunsWorkflow,
+    status: String,
+    started_at: String,
+    changed_at: String,
+    input: serde_json::Value,
+}
+
+#[derive(Debug, Deserialize)]
+struct RunsWorkflow {
+    namespace: String,
+    name: String,
+    version: String,
+}
+
+impl RunEntry {
+    fn is_of(&self, workflow: &str) -> bool {
+        let RunsWorkflow { namespace, name, version } = &self.workflow;
+        workflow == format!("{namespace}/{name}") || workflow == format!("{namespace}/{name}/{version}")
+    }
+
+    fn seen(self) -> Result<RunSeen, TargetError> {
+        let stamp = |text: &str| text.parse::<Stamp>().map_err(unreachable);
+        Ok(RunSeen {
+            started_at: stamp(&self.started_at)?,
+            changed_at: stamp(&self.changed_at)?,
+            id: self.id,
+            input: self.input,
+            status: self.status,
+        })
+    }
+}
+
 #[derive(Debug, Deserialize)]
 struct EffectsPage {
     entries: Vec<EffectEntry>,
@@ -156,6 +200,7 @@ impl Target for LocalTarget {
             agent_pid: Some(info.process.pid),
             all_ready: status.all_ready,
             public: status.public,
+            starts: status.state_api,
         })
     }
 
@@ -210,6 +255,29 @@ impl Target for LocalTarget {
             Act::LoseZone { zone, .. } => {
                 let inventory = self.agent.inventory().await.map_err(from_agent)?;
                 Ok(inventory.zones.get(zone).is_some_and(|state| state.available))
+            }
+        }
+    }
+
+    async fn runs(&self, workflow: &str) -> Result<Vec<RunSeen>, TargetError> {
+        let name = workflow.split('/').nth(1).unwrap_or(workflow);
+        // A run that ends between two pages may be on both.
+        let mut runs = BTreeMap::new();
+        let mut path = format!("/v1/runs?limit=1000&workflow={name}");
+        loop {
+            let answer = self.node.workflows(Method::GET, &path, None, None, PAGE_MAX).await;
+            let (status, value) = answer.map_err(unreachable)?;
+            if status != StatusCode::OK {
+                let text = format!("the API of workflows answered {status}");
+                return Err(unreachable(std::io::Error::other(text)));
+            }
+            let page: RunsPage = serde_json::from_value(value).map_err(unreachable)?;
+            for entry in page.runs.into_iter().filter(|entry| entry.is_of(workflow)) {
+                runs.insert(entry.id.clone(), entry.seen()?);
+            }
+            match page.next {
+                Some(next) => path = format!("/v1/runs?limit=1000&workflow={name}&after={next}"),
+                None => return Ok(runs.into_values().collect()),
             }
         }
     }

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::{HeaderValue, RETRY_AFTER};
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri};
-use standfast_model::{Stack, WORKFLOWS};
+use standfast_model::{Stack, WORKFLOWS, WorkflowFile};
 use standfast_runtime::http::plain;
 use standfast_runtime::{Clock, Stop, Tasks, with_causes};
 use standfast_store::Store;
@@ -21,12 +23,17 @@ use crate::wiring::Wiring;
 /// Below this the API is found on the state API's listener and on the admin interface.
 pub(crate) const PREFIX: &str = "/workflows";
 
+/// How long a request about workflows waits for a node that has just begun.
+const DEFINED_WITHIN: Duration = Duration::from_secs(3);
+
 /// The engine of a node, and what is wrong with the documents of its stack.
 #[derive(Debug, Clone)]
 pub(crate) struct Workflows {
     engine: Engine,
     clock: Clock,
     troubles: Arc<Mutex<Vec<String>>>,
+    /// Whether the documents of the stack were taken over since this node began: before, none would be known.
+    defined: Arc<watch::Sender<bool>>,
 }
 
 impl Workflows {
@@ -37,19 +44,39 @@ impl Workflows {
         program: PathBuf,
         clock: Clock,
         tasks: Tasks,
+        plant: Option<&str>,
     ) -> Result<Self, JournalError> {
         let evaluator = Evaluator::new(EvaluatorConfig { program, ..EvaluatorConfig::default() });
-        let invoke = Arc::new(ThroughGateway::new(clock, wiring));
+        #[cfg_attr(not(feature = "planted-bugs"), expect(unused_mut, reason = "only test builds change it"))]
+        let mut invoke = ThroughGateway::new(clock, wiring);
+        #[cfg(feature = "planted-bugs")]
+        {
+            invoke.changes_keys = crate::plant::changes_keys(plant);
+        }
+        let _only_used_by_test_builds = plant;
+        let invoke = Arc::new(invoke);
         let engine = Engine::open(store, clock, tasks, evaluator, invoke, EngineConfig::default()).await?;
-        Ok(Self { engine, clock, troubles: Arc::default() })
+        Ok(Self { engine, clock, troubles: Arc::default(), defined: Arc::new(watch::Sender::new(false)) })
     }
 
     /// Answers a request whose path begins with [`PREFIX`].
     pub(crate) async fn handle(&self, request: Request<Bytes>) -> Response<Bytes> {
         match without_prefix(request) {
+            Some(request) if is_about_documents(&request) && !self.are_defined().await => {
+                let mut answer = plain(StatusCode::SERVICE_UNAVAILABLE, "the workflows are not known yet\n");
+                answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                answer
+            }
             Some(request) => standfast_workflow::api::answer(&self.engine, request).await,
             None => plain(StatusCode::NOT_FOUND, "there is nothing here\n"),
         }
+    }
+
+    /// Waits for the documents of the stack, which a node that has just begun does not know yet.
+    async fn are_defined(&self) -> bool {
+        let mut defined = self.defined.subscribe();
+        let known = defined.wait_for(|defined| *defined);
+        self.clock.timeout(DEFINED_WITHIN, known).await.is_ok_and(|known| known.is_ok())
     }
 
     /// What is wrong with documents of the stack, for people.
@@ -66,6 +93,7 @@ impl Workflows {
                 && known.as_ref() != Some(&stack.workflows)
             {
                 self.define(&stack).await;
+                self.defined.send_replace(true);
                 known = Some(stack.workflows.clone());
             }
             tokio::select! {
@@ -97,9 +125,30 @@ impl Workflows {
     }
 }
 
+/// What differs between the documents that are known and those that shall be, in sentences.
+pub(crate) fn changes(known: Option<&[WorkflowFile]>, wanted: &[WorkflowFile]) -> Vec<String> {
+    let known = known.unwrap_or_default();
+    let of = |all: &[WorkflowFile], file: &str| all.iter().find(|one| one.file == file).cloned();
+    let there = wanted.iter().filter_map(|one| match of(known, &one.file) {
+        None => Some(format!("add {}: its workflow can be started", one.file)),
+        Some(before) if before.text != one.text => {
+            Some(format!("update {}: new runs go by it, those under way by the one before", one.file))
+        }
+        Some(_) => None,
+    });
+    let gone = known.iter().filter(|one| of(wanted, &one.file).is_none());
+    let gone = gone.map(|one| format!("remove {}: runs under way go on", one.file));
+    there.chain(gone).collect()
+}
+
 /// Whether a request is for workflows.
 pub(crate) fn is_for(request: &Request<Bytes>) -> bool {
     request.uri().path().strip_prefix(PREFIX).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Whether a request names workflows, and not runs.
+fn is_about_documents(request: &Request<Bytes>) -> bool {
+    request.uri().path().starts_with("/v1/workflows")
 }
 
 fn without_prefix(mut request: Request<Bytes>) -> Option<Request<Bytes>> {
@@ -112,6 +161,18 @@ fn without_prefix(mut request: Request<Bytes>) -> Option<Request<Bytes>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn documents_that_come_change_and_go_are_named() {
+        let file = |name: &str, text: &str| WorkflowFile { file: name.to_owned(), text: text.to_owned() };
+        let known = [file("a", "1"), file("b", "1"), file("c", "1")];
+        let wanted = [file("a", "1"), file("b", "2"), file("d", "1")];
+        let said = changes(Some(&known), &wanted);
+        let begins: Vec<&str> = said.iter().filter_map(|said| said.split(':').next()).collect();
+        assert_eq!(begins, ["update b", "add d", "remove c"]);
+        assert!(changes(Some(&known), &known).is_empty());
+        assert_eq!(changes(None, &known).len(), 3);
+    }
 
     #[test]
     fn the_prefix_is_taken_off_and_the_query_stays() {

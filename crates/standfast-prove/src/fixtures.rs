@@ -27,6 +27,7 @@ pub(crate) fn load(name: &str, rate_per_second: f64) -> Load {
         name: name.parse().unwrap(),
         method: "POST".to_owned(),
         path: "/orders?id=${id}".to_owned(),
+        workflow: None,
         headers: BTreeMap::from([("x-order".to_owned(), "${id}".to_owned())]),
         body: Some(Body {
             text: r#"{"order_id":"${id}"}"#.to_owned(),
@@ -232,6 +233,7 @@ pub(crate) fn sample(broken: bool) -> (Record, Journal) {
         generator: Some(GeneratorLoad { cpu_share: 0.03, given_up: 0, repeated: 0 }),
         quiet: Quiet { is_reached: true, after_ms: 1_200, amiss: String::new() },
         effects_before: 0,
+        workflows: Vec::new(),
         ended: Ended::Planned,
     };
     (record, journal)

@@ -89,6 +89,7 @@ pub fn judge(record: &Record, journal: &Journal) -> Judgement {
     let findings: Vec<Finding> =
         record.invariants.iter().map(|invariant| oracle::find(invariant, journal)).collect();
     court.judge_safety(&findings);
+    court.judge_starts();
     court.judge_validity(&findings);
     let availability = court.judge_availability();
     let mut faults = Vec::new();
@@ -170,6 +171,28 @@ impl Court<'_> {
                     invariant: Some(index),
                     text,
                 });
+            }
+        }
+    }
+
+    /// Whether each acknowledged start of a workflow has one run, which ended well.
+    fn judge_starts(&mut self) {
+        for facts in &self.record.workflows {
+            if !facts.is_judged {
+                let text = format!("{}: the runs could not be read, so they were not judged", facts.workflow);
+                self.rule(Weight::Void, None, text);
+            }
+            let kinds = [
+                (&facts.lost, "starts acknowledged and lost", Weight::Unsafe),
+                (&facts.doubled, "starts with more than one run", Weight::Unsafe),
+                (&facts.open, "runs without an end", Weight::Broke),
+                (&facts.failed, "runs ended by a fault", Weight::Broke),
+            ];
+            for (cases, what, weight) in kinds.into_iter().filter(|(cases, ..)| cases.count > 0) {
+                let examples = cases.examples.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+                let text =
+                    format!("{}: {} {what}, for example {examples}", facts.workflow, thousands(cases.count));
+                self.rule(weight, None, text);
             }
         }
     }

@@ -26,6 +26,7 @@ pub mod report;
 mod request;
 mod run;
 mod schedule;
+mod starts;
 mod target;
 mod verdict;
 
@@ -41,7 +42,9 @@ pub use record::{Ended, FaultRecord, LoadFacts, Quiet, RECORD_VERSION, Readiness
 pub use request::BadLoad;
 pub use run::{Evidence, Proof, ProofError};
 pub use schedule::{Arrivals, Due, NoTarget, Plan, Step, Strike, aim, plan};
+pub use starts::WorkflowFacts;
 pub use target::{
-    Act, Bite, CALL_MAX, Effect, Injection, InjectionId, Survey, SurveyedReplica, Target, TargetError,
+    Act, Bite, CALL_MAX, Effect, Injection, InjectionId, RunSeen, Survey, SurveyedReplica, Target,
+    TargetError,
 };
 pub use verdict::{EXIT_BAD_INPUT, Reason, Verdict, Weight};

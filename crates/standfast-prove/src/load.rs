@@ -44,13 +44,16 @@ pub(crate) struct Setup {
     pub(crate) arrival: Arrival,
     pub(crate) seed: u64,
     pub(crate) peer: Peer,
+    /// Where starts of workflows go.
+    pub(crate) starts: Peer,
     pub(crate) in_flight_max: usize,
 }
 
 impl Setup {
     /// Everything but the loads and the peer by default.
     pub(crate) fn new(run: &str, loads: Vec<Load>, seed: u64, arrival: Arrival, peer: Peer) -> Self {
-        Self { run: run.to_owned(), loads, arrival, seed, peer, in_flight_max: IN_FLIGHT_MAX }
+        let starts = peer.clone();
+        Self { run: run.to_owned(), loads, arrival, seed, peer, starts, in_flight_max: IN_FLIGHT_MAX }
     }
 }
 
@@ -214,7 +217,7 @@ impl Sender {
             return;
         };
         self.meter.sent(due, load, number, self.clock.now());
-        let answer = self.client.send(&self.setup.peer, request, declared.timeout).await;
+        let answer = self.client.send(self.peer(declared), request, declared.timeout).await;
         let (at, outcome) = (self.clock.now(), Outcome::of(&answer));
         self.journal.outcome(load, number, at, outcome);
         self.meter.ended(due, load, number, at, outcome);
@@ -224,10 +227,14 @@ impl Sender {
         }
     }
 
+    fn peer(&self, load: &Load) -> &Peer {
+        if load.workflow.is_some() { &self.setup.starts } else { &self.setup.peer }
+    }
+
     /// Sends what was acknowledged once more. Whatever the answer is, what counts is that the effects stay as they are.
     async fn repeat(&self, load: &Load, id: &str) {
         if let Ok(request) = request::request(load, id) {
-            let answer = self.client.send(&self.setup.peer, request, load.timeout).await;
+            let answer = self.client.send(self.peer(load), request, load.timeout).await;
             self.repeated.fetch_add(1, Ordering::Relaxed);
             tracing::trace!(%id, is_answered = answer.is_ok(), "repeated");
         }

@@ -62,7 +62,7 @@ pub struct Cases {
 }
 
 impl Cases {
-    fn add(&mut self, example: &str) {
+    pub(crate) fn add(&mut self, example: &str) {
         self.count += 1;
         if self.examples.len() < EXAMPLES_MAX {
             self.examples.push(example.to_owned());

@@ -10,6 +10,7 @@ use crate::load::GeneratorLoad;
 use crate::meter::Measured;
 use crate::request;
 use crate::schedule::{Plan, Step};
+use crate::starts::WorkflowFacts;
 use crate::target::{Bite, Injection};
 
 /// The version of [`Record`] that is written.
@@ -54,6 +55,9 @@ pub struct Record {
     pub quiet: Quiet,
     /// Effects that were there before the load began, and are not judged.
     pub effects_before: u64,
+    /// What became of the runs of workflows, by load; none in records before 0.3.
+    #[serde(default)]
+    pub workflows: Vec<WorkflowFacts>,
     /// Why the run ended.
     pub ended: Ended,
 }

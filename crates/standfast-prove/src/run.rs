@@ -15,6 +15,7 @@ use crate::meter::Measured;
 use crate::progress::Progress;
 use crate::record::{Ended, LoadFacts, Quiet, RECORD_VERSION, Record, ServiceFacts, millis};
 use crate::schedule;
+use crate::starts::{self, Runs};
 use crate::target::{Effect, Survey, Target};
 use crate::verdict::{EXIT_BAD_INPUT, Verdict};
 
@@ -95,6 +96,7 @@ impl Proof {
         let (journal, thread) = Writer::start(Arc::clone(&self.disk), self.clock, &options.journal, begin)?;
         let loads = stack.load.values().cloned().collect();
         let setup = Setup::new(&run, loads, options.seed, options.arrival, Peer::Tcp(first.public));
+        let setup = Setup { starts: Peer::Tcp(first.starts), ..setup };
         let generator = Generator::start(setup, self.clock, self.net, journal.clone())?;
         let load_from = generator.from();
         progress(Progress::Began {
@@ -127,7 +129,8 @@ impl Proof {
         let load_until = self.clock.now();
         let (measured, generator) = finish(generator, &mut ended).await;
         progress(Progress::LoadEnded);
-        let (quiet, effects) = self.quiet(target, &sources, options, &ended).await;
+        let started = starts::workflows(stack);
+        let (quiet, effects, runs) = self.quiet(target, &sources, &started, options, &ended).await;
         progress(Progress::Quiet { is_reached: quiet.is_reached, after_ms: quiet.after_ms });
         let effects_before = write_effects(&journal, &sources, effects, &before).await;
         if let Err(error) = journal.close(thread).await {
@@ -135,6 +138,7 @@ impl Proof {
             ended = Ended::Failed { reason: error.to_string() };
         }
         let journal = Journal::read(&*self.disk, &options.journal)?;
+        let workflows = starts::facts(stack, &journal, &runs);
         let record = Record {
             version: RECORD_VERSION,
             program: env!("CARGO_PKG_VERSION").to_owned(),
@@ -154,6 +158,7 @@ impl Proof {
             generator,
             quiet,
             effects_before,
+            workflows,
             ended,
         };
         Ok(Evidence { record, journal })
@@ -192,19 +197,21 @@ impl Proof {
         Ok(before)
     }
 
-    /// Waits until all is ready and no effect is added any more. Returns the effects last read.
+    /// Waits until all is ready, all runs have ended and no effect is added any more. Returns what was last read.
     async fn quiet(
         &self,
         target: &dyn Target,
         sources: &BTreeSet<EffectSource>,
+        workflows: &BTreeSet<String>,
         options: &Options,
         ended: &Ended,
-    ) -> (Quiet, Effects) {
+    ) -> (Quiet, Effects, Runs) {
         let (clock, pace) = (self.clock, &options.pace);
         // Who stopped the run does not want to wait long for it.
         let limit = if *ended == Ended::Stopped { pace.quiet_window * 3 } else { pace.quiet_max };
         let began = clock.now();
         let (mut effects, mut since, mut counts) = (Effects::new(), None, None);
+        let mut runs = Runs::new();
         loop {
             let now = clock.now();
             let mut amiss = match limited(&clock, target.survey()).await {
@@ -219,6 +226,18 @@ impl Proof {
                     Err(error) => amiss = Some(format!("the effects cannot be read: {error}")),
                 }
             }
+            for workflow in workflows {
+                match limited(&clock, target.runs(workflow)).await {
+                    Ok(read) => {
+                        let open = read.iter().filter(|run| !run.has_ended()).count();
+                        if open > 0 {
+                            amiss.get_or_insert_with(|| format!("{open} runs of `{workflow}` go on"));
+                        }
+                        runs.insert(workflow.clone(), read);
+                    }
+                    Err(error) => amiss = Some(format!("the runs cannot be read: {error}")),
+                }
+            }
             let seen: Vec<usize> = effects.values().map(Vec::len).collect();
             if counts.as_ref().is_some_and(|counts| *counts != seen) {
                 amiss.get_or_insert_with(|| "effects are still being added".to_owned());
@@ -230,10 +249,10 @@ impl Proof {
             let after_ms = millis(now.since(began));
             match amiss {
                 None if now.since(*since.get_or_insert(now)) >= pace.quiet_window => {
-                    return (Quiet { is_reached: true, after_ms, amiss: String::new() }, effects);
+                    return (Quiet { is_reached: true, after_ms, amiss: String::new() }, effects, runs);
                 }
                 Some(amiss) if now.since(began) >= limit => {
-                    return (Quiet { is_reached: false, after_ms, amiss }, effects);
+                    return (Quiet { is_reached: false, after_ms, amiss }, effects, runs);
                 }
                 _ => clock.sleep(pace.poll.max(pace.quiet_window / 4)).await,
             }

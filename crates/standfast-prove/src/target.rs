@@ -56,6 +56,12 @@ pub trait Target: Send + Sync {
     /// # Errors
     /// They cannot be read; it is tried again.
     async fn effects(&self, source: &EffectSource) -> Result<Vec<Effect>, TargetError>;
+
+    /// All runs of a workflow, `NAMESPACE/NAME` or `NAMESPACE/NAME/VERSION`, those that have ended included.
+    ///
+    /// # Errors
+    /// They cannot be read; it is tried again.
+    async fn runs(&self, workflow: &str) -> Result<Vec<RunSeen>, TargetError>;
 }
 
 /// How long one call to a target may take.
@@ -82,6 +88,8 @@ pub struct Survey {
     pub all_ready: bool,
     /// Where the gateway takes requests from outside.
     pub public: SocketAddr,
+    /// Where the node takes starts of workflows.
+    pub starts: SocketAddr,
 }
 
 /// A replica in a survey.
@@ -234,6 +242,28 @@ pub struct Effect {
     pub key: String,
     /// Its value, as stored.
     pub value: Vec<u8>,
+}
+
+/// A run of a workflow.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunSeen {
+    /// Its id.
+    pub id: String,
+    /// What it was given.
+    pub input: serde_json::Value,
+    /// `completed`, `faulted`, `cancelled`, or another word when it goes on.
+    pub status: String,
+    /// When it was started.
+    pub started_at: Stamp,
+    /// When something last happened to it: for a run that has ended, when that was.
+    pub changed_at: Stamp,
+}
+
+impl RunSeen {
+    /// Whether it has ended, however.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.status.as_str(), "completed" | "faulted" | "cancelled")
+    }
 }
 
 /// What can go wrong between `prove` and the stack under test.

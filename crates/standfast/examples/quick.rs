@@ -1,5 +1,5 @@
 //! A service that starts at once, for the tests: `/healthz`, `/who`, `/env/NAME`, `/slow/MS`, and `POST /do`, which records one effect per
-//! `Idempotency-Key` in the state API. Standard library only; one thread per connection.
+//! `Idempotency-Key` in the state API; `POST /do/MS` answers so much later, and `x-id` is then the effect's id in place of the key. Standard library only; one thread per connection.
 #![expect(clippy::disallowed_methods, reason = "a user's program, outside Standfast's seams")]
 
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -40,8 +40,14 @@ fn serve(stream: TcpStream) -> io::Result<()> {
 
 fn answer(line: &str, path: &str, headers: &[(String, String)]) -> (u16, String) {
     if line.starts_with("POST /do") {
-        let key = headers.iter().find(|(name, _)| name == "idempotency-key").map(|(_, value)| value.as_str());
-        return record(key.unwrap_or_default());
+        let field =
+            |wanted: &str| headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+        let key = field("idempotency-key").unwrap_or_default().trim_matches('"');
+        let answer = record(key, field("x-id").unwrap_or(key));
+        if let Some(millis) = path.strip_prefix("/do/").and_then(|millis| millis.parse().ok()) {
+            std::thread::sleep(Duration::from_millis(millis));
+        }
+        return answer;
     }
     if let Some(name) = path.strip_prefix("/env/") {
         return (200, variable(name));
@@ -57,12 +63,12 @@ fn answer(line: &str, path: &str, headers: &[(String, String)]) -> (u16, String)
 }
 
 /// One effect per key: a batch that applies only when the key is new. A state API that does not answer is asked again.
-fn record(key: &str) -> (u16, String) {
+fn record(key: &str, id: &str) -> (u16, String) {
     let unique = format!("{key}-{}-{:?}", std::process::id(), std::thread::current().id());
     let batch = format!(
         r#"{{"if": [{{"key": "done/{key}", "is": "absent"}}],
             "do": [{{"put": "done/{key}", "value": "1"}},
-                   {{"put": "ledger/{unique}", "value": "{{\"id\": \"{key}\"}}"}}]}}"#
+                   {{"put": "ledger/{unique}", "value": "{{\"id\": \"{id}\"}}"}}]}}"#
     );
     for _ in 0..100 {
         match post(&variable("STANDFAST_STATE_URL"), &batch) {

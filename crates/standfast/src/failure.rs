@@ -62,6 +62,14 @@ impl Failure {
         self
     }
 
+    /// What happened and why, in one sentence, for a warning; with what was to be shown before it.
+    pub(crate) fn told(&self) -> String {
+        let causes: String = self.causes.iter().map(|cause| format!(": {cause}")).collect();
+        let detail =
+            self.detail.as_deref().map_or(String::new(), |detail| format!("\n{}", detail.trim_end()));
+        format!("{}{causes}{detail}", self.message)
+    }
+
     pub(crate) fn print(&self, output: Output) {
         if let Some(detail) = &self.detail {
             output.note(detail.trim_end());

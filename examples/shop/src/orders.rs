@@ -184,10 +184,15 @@ fn order_key(order_id: &str) -> String {
     format!("orders/{order_id}")
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+/// The `Idempotency-Key` of a request that has one: a text, or a string of structured fields in quotes.
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
-    match value.to_str() {
-        Ok(key) if (1..=KEY_CHARS_MAX).contains(&key.len()) => Ok(Some(key.to_owned())),
+    let bare = |key: &'_ str| {
+        let inner = key.strip_prefix('"').and_then(|key| key.strip_suffix('"'));
+        inner.unwrap_or(key).to_owned()
+    };
+    match value.to_str().map(bare) {
+        Ok(key) if (1..=KEY_CHARS_MAX).contains(&key.len()) => Ok(Some(key)),
         _ => Err(Problem::malformed(format!(
             "`Idempotency-Key` must have 1 to {KEY_CHARS_MAX} visible ASCII characters"
         ))),

@@ -1,6 +1,6 @@
-//! Payments: charges each order once.
+//! Payments: charges once for each `Idempotency-Key`, as payment services do; without one, once for each order.
 //!
-//! A charge is one batch: if `charge/<order>` is absent, write it and a ledger entry. Whatever is repeated, by whomever and
+//! A charge is one batch: if `charge/<key>` is absent, write it and a ledger entry. Whatever is repeated, by whomever and
 //! at which replica ever, the condition lets one batch through; all others find the stored charge and answer with that.
 
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use serde_json::json;
 use crate::client::Client;
 use crate::config::{BadConfig, Config};
 use crate::deadline::Deadline;
+use crate::orders::idempotency_key;
 use crate::problem::{Problem, check_name, json_text, parse, to_json};
 use crate::state::{Batch, Commit, State};
 
@@ -69,7 +70,8 @@ async fn charge(
         return Err(Problem::malformed("`amount_cents` must be above 0"));
     }
 
-    let key = format!("charge/{}", asked.order_id);
+    let key = idempotency_key(&headers)?.unwrap_or_else(|| asked.order_id.clone());
+    let key = format!("charge/{key}");
     let charged = |attempt_id: &str| Charge {
         order_id: asked.order_id.clone(),
         amount_cents: asked.amount_cents,
@@ -91,6 +93,10 @@ async fn charge(
             let charge: Charge = serde_json::from_slice(&stored).map_err(|error| {
                 Problem::bad_answer(format!("the stored `{key}` is not legible: {error}"))
             })?;
+            if charge.order_id != asked.order_id {
+                let message = "this Idempotency-Key was used for another order";
+                return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "key_reused", message));
+            }
             if charge.amount_cents != asked.amount_cents {
                 return Err(Problem::conflict(
                     "charged_differently",

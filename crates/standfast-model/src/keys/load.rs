@@ -6,7 +6,9 @@ use super::environment::path;
 use super::http::{FIELD_NAMES, METHODS, is_path};
 use crate::diagnostics::shown;
 use crate::interpolate;
-use crate::shape::{Context, Fields, Flag, Keyed, Kinds, Loose, Object, Pattern, Rate, Shape, Text, Time};
+use crate::shape::{
+    Context, Count, Fields, Flag, Keyed, Kinds, Loose, Object, Pattern, Rate, Shape, Text, Time,
+};
 use crate::source::At;
 use crate::stack::Body;
 use crate::yaml::{self, Kind, Node};
@@ -23,7 +25,8 @@ const CLIENT_HEADERS: [&str; 2] = ["content-length", "transfer-encoding"];
 /// A load without its name, whose body may be in a file.
 pub(crate) struct LoadDraft {
     pub(crate) method: String,
-    pub(crate) path: At<String>,
+    pub(crate) path: Option<At<String>>,
+    pub(crate) workflow: Option<At<String>>,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Option<BodyDraft>,
     pub(crate) idempotency_key: bool,
@@ -41,10 +44,21 @@ pub(crate) const LOAD: Object<LoadDraft> =
     Object { doc: "One kind of request that `prove` sends.", read: load };
 
 fn load(f: &mut Fields<'_, '_>) -> Option<LoadDraft> {
+    let workflow = f.optional(
+        "workflow",
+        "The workflow of which each request starts a run, `NAMESPACE/NAME` or `NAMESPACE/NAME/VERSION`, in place of `path`. The body, \
+         which must hold `${id}`, is the input; the id is the `Idempotency-Key`.",
+        Pattern {
+            what: "a workflow like `shop/checkout`",
+            pattern: r"^[a-z0-9-]+/[a-z0-9-]+(/[0-9A-Za-z.+-]+)?$",
+            matches: is_workflow,
+        }
+        .at(),
+    );
     let method = f.optional("method", "The HTTP method. Default: POST with a body, GET without.", METHODS);
-    let path = f.required(
+    let path = f.optional(
         "path",
-        "The path and query, from `/`. It must fall under a route.",
+        "The path and query, from `/`. It must fall under a route. Needed without `workflow`.",
         Pattern { what: "a path that begins with `/`", pattern: r"^/[!-~]*$", matches: is_path }.at(),
     );
     let headers = f.optional("headers", "Header fields.", headers());
@@ -66,16 +80,32 @@ fn load(f: &mut Fields<'_, '_>) -> Option<LoadDraft> {
         Time { min: Duration::from_millis(1), max: TIMEOUT_MAX },
         DEFAULT_TIMEOUT,
     );
+    f.count(Count::One, &["path", "workflow"]);
     let usual = if body.is_some() { "POST" } else { "GET" };
     Some(LoadDraft {
         method: method.unwrap_or(usual).to_owned(),
-        path: path?,
+        path,
+        workflow,
         headers: headers.unwrap_or_default(),
         body,
         idempotency_key,
         rate_per_second: rate?,
         timeout,
     })
+}
+
+fn is_workflow(text: &str) -> bool {
+    let is_name = |part: &str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
+    let is_version = |part: &str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b".+-".contains(&b))
+    };
+    match text.split('/').collect::<Vec<_>>().as_slice() {
+        [namespace, name] => is_name(namespace) && is_name(name),
+        [namespace, name, version] => is_name(namespace) && is_name(name) && is_version(version),
+        _ => false,
+    }
 }
 
 fn headers() -> impl Shape<Value = Vec<(String, String)>> {

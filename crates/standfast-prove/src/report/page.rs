@@ -22,6 +22,12 @@ pub(super) fn verdict(record: &Record, judgement: &Judgement) -> String {
             claims.push_str(&item(is_good, &claim));
         }
     }
+    for facts in &record.workflows {
+        claims.push_str(&format!("<li class=\"head\">runs of {}</li>", escape(&facts.workflow)));
+        for (is_good, claim) in words::run_claims(facts) {
+            claims.push_str(&item(is_good, &claim));
+        }
+    }
     let (is_good, availability) = words::availability(record, judgement);
     claims.push_str("<li class=\"head\">requests are answered</li>");
     claims.push_str(&item(is_good, &availability));

@@ -36,6 +36,12 @@ pub fn terminal(record: &Record, judgement: &Judgement, colour: Colour) -> Strin
             line(&mut text, &format!("    {} {}", mark(is_good, colour), clean(&claim)));
         }
     }
+    for facts in &record.workflows {
+        line(&mut text, &format!("  runs of {}", clean(&facts.workflow)));
+        for (is_good, claim) in words::run_claims(facts) {
+            line(&mut text, &format!("    {} {}", mark(is_good, colour), clean(&claim)));
+        }
+    }
     let (is_good, availability) = words::availability(record, judgement);
     line(&mut text, &format!("  {} {availability}", mark(is_good, colour)));
     line(&mut text, &format!("    {}", words::generator(record)));

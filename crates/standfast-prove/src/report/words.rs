@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::judge::{FaultFacts, Judgement, percent_down};
-use crate::oracle::{Finding, thousands};
+use crate::oracle::{Finding, bound_sentence, thousands};
 use crate::record::{FaultRecord, Record};
+use crate::starts::WorkflowFacts;
 use crate::verdict::{Verdict, Weight};
 
 /// One fault as a row of a table.
@@ -107,6 +108,39 @@ pub(crate) fn claims(finding: &Finding) -> Vec<(bool, String)> {
         claims.push((true, format!("{unknown} outcomes unknown to the client, {done} of them done")));
     }
     claims
+}
+
+/// What became of the runs of a workflow, each with whether it is good.
+pub(crate) fn run_claims(facts: &WorkflowFacts) -> Vec<(bool, String)> {
+    if !facts.is_judged {
+        return vec![(false, "the runs could not be read".to_owned())];
+    }
+    let (started, ended) = (thousands(facts.started), thousands(facts.ended));
+    let failed = match facts.failed.count {
+        0 => String::new(),
+        failed => format!(", {} of them by a fault", thousands(failed)),
+    };
+    vec![
+        (
+            facts.open.count == 0 && facts.failed.count == 0,
+            format!("{ended} of {started} runs ended{failed}"),
+        ),
+        (
+            facts.lost.count == 0,
+            bound_sentence(facts.lost.count, facts.acknowledged, "acknowledged starts lost"),
+        ),
+        (facts.doubled.count == 0, bound_sentence(facts.doubled.count, facts.started, "runs doubled")),
+        (
+            true,
+            format!(
+                "from start to end: median {}, p99 {}, longest {}; longest standstill {}",
+                micros(facts.p50_us),
+                micros(facts.p99_us),
+                micros(facts.max_us),
+                micros(facts.standstill_us)
+            ),
+        ),
+    ]
 }
 
 /// `99.87 % of 9,214 requests acknowledged (at least 99.00 %)`.

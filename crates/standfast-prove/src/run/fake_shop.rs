@@ -14,7 +14,7 @@ use standfast_runtime::http::{Listener, ServerLimits, plain, serve};
 use standfast_runtime::{Clock, Net, OnStop, Tasks};
 
 use crate::target::{
-    Act, Bite, Effect, Injection, InjectionId, Survey, SurveyedReplica, Target, TargetError,
+    Act, Bite, Effect, Injection, InjectionId, RunSeen, Survey, SurveyedReplica, Target, TargetError,
 };
 
 /// What is wrong with a shop.
@@ -71,6 +71,7 @@ struct State {
     ledger: Vec<Effect>,
     done: BTreeSet<String>,
     served: usize,
+    runs: Vec<RunSeen>,
 }
 
 #[derive(Debug, Clone)]
@@ -94,6 +95,7 @@ impl FakeShop {
             ledger: vec![charge("from-an-earlier-run", 0)],
             done: BTreeSet::new(),
             served: 0,
+            runs: Vec::new(),
         };
         let shop = Self { bug, clock, public, state: Arc::new(Mutex::new(state)) };
         if bug == Bug::Invents {
@@ -233,6 +235,7 @@ impl Target for FakeShop {
             node_pid: Some(state.node_pid),
             agent_pid: None,
             public: self.public,
+            starts: self.public,
         })
     }
 
@@ -299,6 +302,10 @@ impl Target for FakeShop {
             Act::LoseZone { zone, .. } => !state.lost_zones.contains(zone),
             _ => true,
         })
+    }
+
+    async fn runs(&self, _workflow: &str) -> Result<Vec<RunSeen>, TargetError> {
+        Ok(self.state.lock().unwrap().runs.clone())
     }
 
     async fn effects(&self, _source: &EffectSource) -> Result<Vec<Effect>, TargetError> {

@@ -27,6 +27,7 @@ fn survey() -> Survey {
         agent_pid: None,
         all_ready: true,
         public: ([127, 0, 0, 1], 1).into(),
+        starts: ([127, 0, 0, 1], 1).into(),
     }
 }
 

@@ -19,6 +19,8 @@ use super::failure::{ExpressionFailed, Fault};
 use super::frame::{self, Answer, Asked, Begin, Ready, VERSION, answer_bytes_max};
 use super::pool::EvaluatorConfig;
 
+/// How much address space the allocator of a child reserves at a time, in KiB, if it is mimalloc.
+const ARENA_KIB: &str = "65536";
 /// How long a child may take to start and to limit itself. It is no part of an evaluation's time.
 const START_MAX: Duration = Duration::from_secs(10);
 /// How much of what a dead child said on standard error is read.
@@ -42,6 +44,8 @@ impl Worker {
         let mut child = Command::new(&config.program)
             .args(&config.arguments)
             .env_clear()
+            // The program's allocator reserves more address space at its start than a child may have, unless told otherwise.
+            .env("MIMALLOC_ARENA_RESERVE", ARENA_KIB)
             .current_dir("/")
             // Ctrl-C at a terminal is for the engine, which may have to evaluate on while it drains.
             .process_group(0)

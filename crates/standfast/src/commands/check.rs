@@ -24,13 +24,14 @@ pub(crate) fn check(args: &StackJsonArgs, call: &Call) -> Result<u8, Failure> {
     let stack = call.load(&args.stack.stack)?;
     let replicas: u32 = stack.services.values().map(|service| service.deploy.replicas).sum();
     call.output.data(&format!(
-        "{} {}: {} services, {replicas} replicas over {} zones, {} external, {} routes, {} invariants, {} experiments\n",
+        "{} {}: {} services, {replicas} replicas over {} zones, {} external, {} routes, {} workflows, {} invariants, {} experiments\n",
         call.output.paint_data(Paint::Good, "ok"),
         stack.name,
         stack.services.len(),
         stack.zones.len(),
         stack.externals.len(),
         stack.routes.len(),
+        stack.workflows.len(),
         stack.invariants.len(),
         stack.experiments.len(),
     ))?;

@@ -10,7 +10,7 @@ use standfast_runtime::Clock;
 
 /// Stops a running stack; one that does not run is fine.
 pub(crate) fn down(args: &DownArgs, call: &Call) -> Result<u8, Failure> {
-    let place = call.place(&args.stack)?;
+    let place = call.place_despite_workflows(&args.stack)?;
     call.block_on(stop(&place, call))?;
     if args.forget {
         match std::fs::remove_dir_all(&place.state_dir) {

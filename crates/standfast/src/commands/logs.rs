@@ -24,7 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(150);
 
 /// Shows what the services print.
 pub(crate) fn logs(args: &LogsArgs, call: &Call) -> Result<u8, Failure> {
-    let place = call.place(&args.stack)?;
+    let place = call.place_despite_workflows(&args.stack)?;
     let services = chosen(&place, args.service.as_deref())?;
     call.block_on(async {
         let (running, _) = place.running().await?;

@@ -23,6 +23,7 @@ mod workflow_text;
 use std::path::Path;
 
 use standfast_model::{Otlp, Stack};
+use standfast_workflow::Definition;
 
 use crate::failure::Failure;
 use crate::output::Output;
@@ -38,12 +39,25 @@ pub(crate) struct Call {
 impl Call {
     /// Reads and checks a stack and its workflows; warnings go to stderr.
     pub(crate) fn load(&self, stack: &Path) -> Result<Stack, Failure> {
+        let found = self.load_unchecked(stack)?;
+        self.check_workflows(stack, &found)?;
+        Ok(found)
+    }
+
+    /// Checks the documents of a stack's workflows.
+    pub(crate) fn check_workflows(&self, path: &Path, stack: &Stack) -> Result<(), Failure> {
+        let mut known = Vec::new();
+        for found in &stack.workflows {
+            let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
+            known.push(workflow_test::check(&folder.join(&found.file), &found.text, self)?);
+        }
+        workflows_of_loads(stack, &known)
+    }
+
+    /// Reads and checks a stack but for the documents of its workflows; warnings go to stderr.
+    pub(crate) fn load_unchecked(&self, stack: &Path) -> Result<Stack, Failure> {
         match standfast_model::load(stack, &self.surroundings.variables) {
             Ok(loaded) => {
-                for found in &loaded.stack.workflows {
-                    let folder = if stack.is_dir() { stack } else { stack.parent().unwrap_or(Path::new("")) };
-                    workflow_test::check(&folder.join(&found.file), &found.text, self)?;
-                }
                 if !loaded.warnings.is_empty() {
                     self.output.note(self.rendered(&loaded.warnings).trim_end());
                 }
@@ -85,4 +99,27 @@ impl Call {
             .map_err(|error| Failure::because_of("cannot start the runtime", &error))?
             .block_on(work)
     }
+}
+
+/// Each load that starts a workflow needs it.
+fn workflows_of_loads(stack: &Stack, known: &[Definition]) -> Result<(), Failure> {
+    for load in stack.load.values() {
+        let Some(wanted) = &load.workflow else { continue };
+        let names = |found: &Definition| {
+            let name = found.program.name();
+            let short = format!("{}/{}", name.namespace, name.name);
+            [format!("{short}/{}", name.version), short]
+        };
+        if known.iter().any(|found| names(found).contains(wanted)) {
+            continue;
+        }
+        let names: Vec<String> = known.iter().map(|found| names(found)[1].clone()).collect();
+        let hint = match names.as_slice() {
+            [] => "put its document into the stack's folder `workflows`".to_owned(),
+            names => format!("there is {}", names.join(", ")),
+        };
+        let text = format!("load `{}` starts a workflow that is not there: `{wanted}`", load.name);
+        return Err(Failure::input(text).hint(hint));
+    }
+    Ok(())
 }

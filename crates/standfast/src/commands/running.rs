@@ -13,6 +13,7 @@ use standfast_runtime::{Clock, Net};
 use super::Call;
 use crate::args::StackArgs;
 use crate::failure::Failure;
+use crate::output::Paint;
 
 /// How often an agent that dies under a call is looked for, and how long after each try.
 const LOOKS_MAX: u32 = 3;
@@ -31,6 +32,19 @@ impl Call {
     /// Reads the stack and finds its state folder.
     pub(crate) fn place(&self, args: &StackArgs) -> Result<Place, Failure> {
         let stack = self.load(&args.stack)?;
+        self.place_of(stack, args)
+    }
+
+    /// The same for commands that do not need the workflows: a document that cannot be run is a warning.
+    pub(crate) fn place_despite_workflows(&self, args: &StackArgs) -> Result<Place, Failure> {
+        let stack = self.load_unchecked(&args.stack)?;
+        if let Err(why) = self.check_workflows(&args.stack, &stack) {
+            self.output.note(format!("{} {}", self.output.paint(Paint::Warn, "warning:"), why.told()));
+        }
+        self.place_of(stack, args)
+    }
+
+    fn place_of(&self, stack: Stack, args: &StackArgs) -> Result<Place, Failure> {
         let state_dir = match &args.state {
             Some(folder) => self.surroundings.working_dir.join(folder),
             None => self

@@ -13,7 +13,7 @@ use crate::output::{Output, Paint, table};
 
 /// Shows how a running stack is.
 pub(crate) fn status(args: &StackJsonArgs, call: &Call) -> Result<u8, Failure> {
-    let place = call.place(&args.stack)?;
+    let place = call.place_despite_workflows(&args.stack)?;
     let status = call.block_on(async {
         let (running, _) = place.running().await?;
         running.node.status().await.map_err(|error| admin_failure("the node does not answer", &error))

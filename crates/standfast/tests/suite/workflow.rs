@@ -234,3 +234,45 @@ do:
     // Without it the stack can be taken down again.
     std::fs::remove_file(world.stack().join("workflows/broken.yaml")).unwrap();
 }
+
+/// Whoever wants to stop a stack need not first mend what it does not need for that.
+#[test]
+fn a_changed_document_is_named_by_the_plan_and_a_broken_one_stops_neither_status_nor_down() {
+    let world = World::with_quick("");
+    std::fs::create_dir(world.stack().join("workflows")).unwrap();
+    world.write("workflows/checkout.yaml", GOOD);
+    assert!(world.run(&["check"]).expect(0).stdout.contains("1 workflows"));
+    world.up().expect(0);
+
+    world.write("workflows/checkout.yaml", &GOOD.replace("PT1S", "PT2S"));
+    world.write("workflows/refund.yaml", &GOOD.replace("checkout", "refund"));
+    let said = ["update workflows/checkout.yaml", "add workflows/refund.yaml"];
+    for command in [&["plan"][..], &["apply", "--yes"]] {
+        let ran = world.run(command).expect(0);
+        for part in said {
+            assert!(ran.stdout.contains(part), "`{part}` is missing in:\n{}", ran.stdout);
+        }
+    }
+    let ran = world.run(&["apply", "--yes"]).expect(0);
+    assert!(ran.stdout.contains("nothing to do"), "{}", ran.stdout);
+
+    world.write("workflows/refund.yaml", "do: soon");
+    world.run(&["apply", "--yes"]).expect(2);
+    world.run(&["status"]).expect(0).says(&["warning:", "workflows/refund.yaml"]);
+    world.run(&["down"]).expect(0).says(&["warning:", "down"]);
+    assert!(world.processes().is_empty(), "{:?}", world.processes());
+}
+
+#[test]
+fn a_load_of_a_workflow_that_is_not_there_is_told() {
+    let load = "load: {paid: {workflow: test/pya, rate: 1, body: {id: \"${id}\"}}}\n";
+    let world = World::with_quick(load);
+    std::fs::create_dir(world.stack().join("workflows")).unwrap();
+    world.write("workflows/checkout.yaml", GOOD);
+    world.run(&["check"]).expect(2).says(&["`paid`", "`test/pya`", "there is shop/checkout"]);
+    world.write(
+        "standfast.yaml",
+        &super::world::quick_stack(3, "one", &load.replace("{id: \"${id}\"}", "{id: one}")),
+    );
+    world.run(&["check"]).expect(2).says(&["the input of the runs holds no `${id}`", "standfast.yaml:"]);
+}
