@@ -67,9 +67,11 @@ async fn a_caller_who_leaves_has_the_request_given_up() {
     let a = Replica::start().await;
     let rig = Rig::before(&[&a]);
     let caller = rig.gateway.caller();
-    let calling = tokio::spawn(async move { call(&caller, request(Method::POST, "/gated", "x")).await });
-    eventually("the replica has it", || a.running() == 1).await;
-    calling.abort();
+    let calling = call(&caller, request(Method::POST, "/gated", "x"));
+    tokio::select! {
+        answer = calling => panic!("it is answered by {answer:?}"),
+        () = eventually("the replica has it", || a.running() == 1) => {}
+    }
     eventually("the replica is left", || a.running() == 0).await;
     eventually("it is told", || rig.stats().abandoned == 1).await;
 }

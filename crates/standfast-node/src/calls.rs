@@ -79,14 +79,9 @@ impl Invoke for ThroughGateway {
         let line = self.line(&service);
         let mut refused = 0;
         loop {
-            #[cfg(feature = "planted-bugs")]
-            if self.changes_keys {
-                let chance = self.chance.lock().unwrap_or_else(PoisonError::into_inner).bits();
-                call.headers_mut().insert("idempotency-key", HeaderValue::from(chance));
-            }
             let left = asked.deadline.since(self.clock.now());
             // Without a place in time it is asked nevertheless: the answer then says that the time is over.
-            let place = self.clock.timeout(left, line.place(asked.priority, &asked.share)).await.ok();
+            let place = self.clock.timeout(left, line.place(asked)).await.ok();
             let answer = self.send(&moved).await?;
             let Some(refusal) = Refusal::of(&answer) else {
                 line.took_one();
@@ -150,6 +145,11 @@ impl ThroughGateway {
         *call.method_mut() = request.method.clone();
         *call.uri_mut() = request.uri.clone();
         *call.headers_mut() = request.headers.clone();
+        #[cfg(feature = "planted-bugs")]
+        if self.changes_keys {
+            let chance = self.chance.lock().unwrap_or_else(PoisonError::into_inner).bits();
+            call.headers_mut().insert("idempotency-key", HeaderValue::from(chance));
+        }
         let left = asked.deadline.since(self.clock.now()).as_millis() as u64;
         call.headers_mut().entry(DEADLINE).or_insert_with(|| left.into());
         let priority = match asked.priority {

@@ -1,25 +1,26 @@
-//! Who waits for a service: the most urgent first, among these each workflow in its turn, among its calls first come, first served.
+//! Who waits for a service: the most urgent first, among these each workflow in its turn, of a workflow the run that was started first.
+//! So runs that are nearly done are brought to their end before others are begun.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use standfast_model::Priority;
+use standfast_model::{Priority, Stamp};
+use standfast_workflow::Asked;
 use tokio::sync::oneshot;
 
 /// Requests of workflows that are under way to one service, before anything is known of what it can take, and at most.
 const PLACES_MAX: usize = 256;
-/// Workflows of which it is remembered whose turn it was.
-const SHARES_MAX: usize = 1_024;
-
 /// Who waits for a service, and how many are let through at a time: one fewer at each refusal, one more after as many answers as there
 /// are places (additive increase; Chiu and Jain 1989. One fewer for each of many refusals is as a factor). Whose turn it is follows
 /// start-time fair queueing with equal weights (Goyal, Vin and Cheng 1996).
 #[derive(Debug)]
 pub(crate) struct Line(Mutex<Known>);
 
-/// Where one stands in a line: those with higher priority come first, then those with earlier turns.
-type Turn = (Reverse<Priority>, u64, u64);
+/// Whose share of a line it is: those with higher priority come first.
+type ShareOf = (Reverse<Priority>, Arc<str>);
+/// Where one stands among those of a share: when its run was started, and when it came.
+type Turn = (Stamp, u64);
 
 #[derive(Debug)]
 struct Known {
@@ -27,11 +28,19 @@ struct Known {
     used: usize,
     /// Since the last time a place was added.
     answers: usize,
-    waiting: BTreeMap<Turn, oneshot::Sender<Place>>,
-    /// The turn of the one that was let through last, for each priority, and the last that each workflow has.
-    now: BTreeMap<Priority, u64>,
-    last: BTreeMap<(Priority, Arc<str>), u64>,
+    /// Of all that wait.
+    shares: BTreeMap<ShareOf, Share>,
+    waiting: usize,
+    /// The turn of the share that was let through last.
+    now: u64,
     arrived: u64,
+}
+
+#[derive(Debug)]
+struct Share {
+    /// When it is its turn: one more each time.
+    turn: u64,
+    waiting: BTreeMap<Turn, oneshot::Sender<Place>>,
 }
 
 /// A place in a service; dropping it lets the next one through.
@@ -48,12 +57,13 @@ impl Drop for Place {
 /// Somebody in a line, who may leave it.
 struct Standing<'l> {
     line: &'l Arc<Line>,
+    share: ShareOf,
     turn: Turn,
 }
 
 impl Drop for Standing<'_> {
     fn drop(&mut self) {
-        self.line.known().waiting.remove(&self.turn);
+        self.line.known().take(&self.share, Some(self.turn));
     }
 }
 
@@ -63,9 +73,9 @@ impl Default for Line {
             places: PLACES_MAX,
             used: 0,
             answers: 0,
-            waiting: BTreeMap::new(),
-            now: BTreeMap::new(),
-            last: BTreeMap::new(),
+            shares: BTreeMap::new(),
+            waiting: 0,
+            now: 0,
             arrived: 0,
         }))
     }
@@ -78,19 +88,14 @@ impl Line {
 
     /// How many wait.
     pub(crate) fn waiting(&self) -> usize {
-        self.known().waiting.len()
+        self.known().waiting
     }
 
     /// Waits for a place. Cancel safe: who leaves loses its turn.
-    pub(crate) async fn place(self: &Arc<Self>, priority: Priority, share: &Arc<str>) -> Place {
-        let (turn, granted) = {
-            let mut known = self.known();
-            let turn = known.turn(priority, share);
-            let (grant, granted) = oneshot::channel();
-            known.waiting.insert(turn, grant);
-            (turn, granted)
-        };
-        let _standing = Standing { line: self, turn };
+    pub(crate) async fn place(self: &Arc<Self>, asked: &Asked) -> Place {
+        let share: ShareOf = (Reverse(asked.priority), Arc::clone(&asked.share));
+        let (turn, granted) = self.known().joins(&share, asked.since);
+        let _standing = Standing { line: self, share, turn };
         Self::let_through(self);
         match granted.await {
             Ok(place) => place,
@@ -107,9 +112,8 @@ impl Line {
                 if known.used >= known.places {
                     return;
                 }
-                let Some(((priority, turn, _), grant)) = known.waiting.pop_first() else { return };
+                let Some(grant) = known.next() else { return };
                 known.used += 1;
-                known.now.insert(priority.0, turn);
                 grant
             };
             // Who has left gives the place back by that.
@@ -137,17 +141,40 @@ impl Line {
 }
 
 impl Known {
-    fn turn(&mut self, priority: Priority, share: &Arc<str>) -> Turn {
-        let now = self.now.get(&priority).copied().unwrap_or(0);
-        if self.last.len() >= SHARES_MAX {
-            let passed = &self.now;
-            self.last.retain(|(priority, _), last| *last > passed.get(priority).copied().unwrap_or(0));
-        }
-        let last = self.last.entry((priority, Arc::clone(share))).or_insert(now);
-        *last = (*last).max(now) + 1;
-        let turn = *last;
+    fn joins(&mut self, share: &ShareOf, since: Stamp) -> (Turn, oneshot::Receiver<Place>) {
+        let (grant, granted) = oneshot::channel();
         self.arrived += 1;
-        (Reverse(priority), turn, self.arrived)
+        let turn = (since, self.arrived);
+        let new = Share { turn: self.now + 1, waiting: BTreeMap::new() };
+        self.shares.entry(share.clone()).or_insert(new).waiting.insert(turn, grant);
+        self.waiting += 1;
+        (turn, granted)
+    }
+
+    /// Whose turn it is.
+    fn next(&mut self) -> Option<oneshot::Sender<Place>> {
+        let highest = self.shares.first_key_value()?.0.0;
+        let of_highest = self.shares.iter().take_while(|((priority, _), _)| *priority == highest);
+        let share = of_highest.min_by_key(|(_, share)| share.turn)?.0.clone();
+        self.take(&share, None)
+    }
+
+    /// Takes one out of a share: the first, or the one that stands there.
+    fn take(&mut self, of: &ShareOf, turn: Option<Turn>) -> Option<oneshot::Sender<Place>> {
+        let share = self.shares.get_mut(of)?;
+        let taken = match turn {
+            Some(turn) => share.waiting.remove(&turn)?,
+            None => {
+                self.now = share.turn;
+                share.turn += 1;
+                share.waiting.pop_first()?.1
+            }
+        };
+        self.waiting -= 1;
+        if share.waiting.is_empty() {
+            self.shares.remove(of);
+        }
+        Some(taken)
     }
 }
 
@@ -156,15 +183,36 @@ mod tests {
     use std::pin::Pin;
     use std::task::Poll;
 
+    use standfast_workflow::{HttpRequest, Request};
     use tokio::task::JoinSet;
 
     use super::*;
+
+    /// A request of a workflow's run that was started then.
+    fn asked(share: &str, priority: Priority, since: u64) -> Asked {
+        let request = HttpRequest {
+            method: http::Method::GET,
+            uri: http::Uri::from_static("http://steps/"),
+            headers: http::HeaderMap::new(),
+            body: bytes::Bytes::new(),
+            credential: None,
+        };
+        let (deadline, since) = (Stamp::from_micros(u64::MAX), Stamp::from_micros(since));
+        Asked {
+            key: "k".into(),
+            deadline,
+            priority,
+            share: share.into(),
+            since,
+            request: Request::Http(request),
+        }
+    }
 
     /// A line with one place, which is taken.
     async fn busy() -> (Arc<Line>, Place) {
         let line = Arc::new(Line::default());
         (0..PLACES_MAX * 2).for_each(|_| line.was_refused());
-        let place = line.place(Priority::Normal, &"first".into()).await;
+        let place = line.place(&asked("first", Priority::Normal, 0)).await;
         (line, place)
     }
 
@@ -175,7 +223,7 @@ mod tests {
         for (at, (share, priority)) in came.iter().copied().enumerate() {
             let (waits, through) = (Arc::clone(&line), Arc::clone(&through));
             order.spawn(async move {
-                let place = waits.place(priority, &share.into()).await;
+                let place = waits.place(&asked(share, priority, 0)).await;
                 through.lock().unwrap().push(share);
                 drop(place);
             });
@@ -205,12 +253,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn of_a_workflow_the_oldest_run_comes_first() {
+        let (line, place) = busy().await;
+        let (young, old) = (asked("a", Priority::Normal, 2), asked("a", Priority::Normal, 1));
+        let mut of_young = Box::pin(line.place(&young));
+        let mut of_old = Box::pin(line.place(&old));
+        assert!(waits(of_young.as_mut()).await && waits(of_old.as_mut()).await);
+        drop(place);
+        assert!(waits(of_young.as_mut()).await);
+        drop(of_old.await);
+        drop(of_young.await);
+    }
+
+    #[tokio::test]
     async fn who_leaves_holds_nobody_up() {
         let (line, place) = busy().await;
-        let share: Arc<str> = "a".into();
-        let mut leaves = Box::pin(line.place(Priority::High, &share));
+        let (urgent, other) = (asked("a", Priority::High, 0), asked("b", Priority::Low, 0));
+        let mut leaves = Box::pin(line.place(&urgent));
         assert!(waits(leaves.as_mut()).await);
-        let mut stays = Box::pin(line.place(Priority::Low, &share));
+        let mut stays = Box::pin(line.place(&other));
         assert!(waits(stays.as_mut()).await);
         drop(leaves);
         drop(place);

@@ -46,6 +46,8 @@ pub struct Asked {
     pub priority: Priority,
     /// Whose share of the room it takes: one text for each workflow.
     pub share: Arc<str>,
+    /// When the run was started that asks.
+    pub since: Stamp,
     /// What is asked.
     pub request: Request,
 }
@@ -249,7 +251,14 @@ pub(crate) fn request(world: &World<'_>, run: &Run, id: ScopeId, now: Stamp) -> 
         None => now.plus(ANSWER_TIME_MAX),
     };
     let deadline = deadlines.fold(longest, Stamp::min);
-    Ok(Asked { key, deadline, priority: program.priority, share: Arc::clone(&program.share), request })
+    Ok(Asked {
+        key,
+        deadline,
+        priority: program.priority,
+        share: Arc::clone(&program.share),
+        since: run.started_at,
+        request,
+    })
 }
 
 /// What a task yields by an answer.
