@@ -3,6 +3,7 @@
 //! In the order of a request:
 //! - `listener` accepts a connection and finds out what is spoken (`proxy_protocol`, `tls`); `serve_h1`, `serve_h2` and `tcp` speak
 //!   it, HTTP/1.1 by the codec in `wire`. `body` is what streams through, whatever it comes and goes by.
+//! - `call` takes requests from within the process, without a connection.
 //! - `exchange` answers one request: `headers` takes in what it says, `routes` finds its route (`path`, `view`), `filters` is what the
 //!   route changes, `rate` what it limits.
 //! - `websocket` makes of an extended CONNECT what replicas know; `flood` is what an HTTP/2 connection may cost.
@@ -28,6 +29,7 @@ mod attempt;
 mod balance;
 mod body;
 mod budget;
+mod call;
 mod client;
 mod config;
 mod door;
@@ -74,6 +76,7 @@ mod wire;
 mod worker;
 
 pub use access::{AccessLog, Counts as AccessCounts};
+pub use call::{CallError, Caller};
 #[cfg(feature = "planted-bugs")]
 pub use config::Plant;
 pub use config::{Config, Limits, SWEEP_PERIOD};

@@ -9,6 +9,7 @@ use std::time::Duration;
 use standfast_runtime::{Clock, Rng};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::call::{CALLS_MAX, Caller};
 use crate::config::Config;
 use crate::error::Error;
 use crate::explain::{self, Filter, Record, Records};
@@ -30,6 +31,7 @@ pub struct Gateway {
     snapshot: watch::Receiver<Arc<Snapshot>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     faults: Faults,
+    calls: Caller,
 }
 
 #[derive(Debug)]
@@ -66,13 +68,15 @@ impl Gateway {
         let route_states = Arc::new(RouteStates::new(rng.bits()));
         let kept = Arc::<Stores>::default();
         let faults = Faults::new(clock);
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::channel(CALLS_MAX)).unzip();
         let mut gateway = Self {
+            calls: Caller::new(senders),
             workers: Vec::with_capacity(count),
             snapshot: snapshot.clone(),
             threads: Mutex::default(),
             faults: faults.clone(),
         };
-        for (worker, sockets) in shares.into_iter().enumerate() {
+        for (worker, (sockets, calls)) in shares.into_iter().zip(receivers).enumerate() {
             let (sender, commands) = mpsc::channel(COMMANDS_MAX);
             let counters = Arc::<WorkerCounters>::default();
             let records = Records::default();
@@ -83,6 +87,7 @@ impl Gateway {
                 clock,
                 rng: rng.fork(&format!("gateway worker {worker}")),
                 commands,
+                calls,
                 counters: Arc::clone(&counters),
                 records: records.clone(),
                 route_states: Arc::clone(&route_states),
@@ -121,6 +126,11 @@ impl Gateway {
         stats.access_log = snapshot.access_log.as_ref().map(|log| log.counts());
         stats.spans = snapshot.spans.as_ref().map(|spans| spans.counts());
         stats
+    }
+
+    /// What calls services from within this process. It does not keep the gateway alive.
+    pub fn caller(&self) -> Caller {
+        self.calls.clone()
     }
 
     /// The faults that are injected, by which they come and go.

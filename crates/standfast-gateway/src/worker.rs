@@ -14,6 +14,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::access::{AccessLog, AccessWriter, Entry as AccessEntry};
+use crate::call::{self, Incoming};
 use crate::client::{Client, CoarseClock, Order};
 use crate::config::{Config, Limits, SWEEP_PERIOD};
 use crate::error::Refusal;
@@ -69,6 +70,7 @@ pub(crate) struct Setup {
     pub(crate) clock: Clock,
     pub(crate) rng: Rng,
     pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) calls: mpsc::Receiver<Incoming>,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) records: Records,
     pub(crate) route_states: Arc<RouteStates>,
@@ -116,12 +118,13 @@ pub(crate) struct Worker {
 
 /// Runs a worker until it is told to drain or its gateway is dropped.
 pub(crate) async fn run(setup: Setup) {
-    let (worker, sockets, mut commands) = Worker::new(setup);
+    let (worker, sockets, mut commands, calls) = Worker::new(setup);
     let worker = Rc::new(worker);
     let mut accepting = BTreeMap::new();
     let mut listeners = JoinSet::new();
     listen(&worker, &mut listeners, &mut accepting, sockets);
     worker.spawn(tend(Rc::clone(&worker)));
+    worker.spawn(take_calls(Rc::clone(&worker), calls));
     while let Some(command) = commands.recv().await {
         match command {
             Command::Listen(sockets, done) => {
@@ -172,6 +175,13 @@ fn listen(
     while listeners.try_join_next().is_some() {}
 }
 
+/// Begins the calls from within this process.
+async fn take_calls(worker: Rc<Worker>, mut calls: mpsc::Receiver<Incoming>) {
+    while let Some(incoming) = calls.recv().await {
+        worker.spawn(call::serve(Rc::clone(&worker), incoming));
+    }
+}
+
 /// What a worker does besides requests: take snapshots, measure its lag, close what is over its limit, probe the dead.
 async fn tend(worker: Rc<Worker>) {
     let mut changes = worker.snapshot.borrow().clone();
@@ -203,8 +213,8 @@ async fn tend(worker: Rc<Worker>) {
 }
 
 impl Worker {
-    fn new(setup: Setup) -> (Self, Vec<Socket>, mpsc::Receiver<Command>) {
-        let Setup { config, sockets, snapshot, clock, rng, commands, counters, records, .. } = setup;
+    fn new(setup: Setup) -> (Self, Vec<Socket>, mpsc::Receiver<Command>, mpsc::Receiver<Incoming>) {
+        let Setup { config, sockets, snapshot, clock, rng, commands, calls, counters, records, .. } = setup;
         let Setup { route_states, kept, faults, .. } = setup;
         let now = clock.now();
         let worker = Self {
@@ -237,7 +247,7 @@ impl Worker {
             last_lag: Cell::default(),
             tasks: RefCell::default(),
         };
-        (worker, sockets, commands)
+        (worker, sockets, commands, calls)
     }
 
     /// Starts a task that ends with the worker at the latest.

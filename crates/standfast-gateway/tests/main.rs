@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests count as tests")]
 
 mod bodies;
+mod calls;
 mod corpus;
 mod failures;
 mod faults;

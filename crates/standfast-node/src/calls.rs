@@ -8,10 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::Uri;
 use http::uri::Authority;
+use http::{HeaderName, Uri};
+use standfast_gateway::{CallError, Caller};
+use standfast_model::{ServiceName, Stamp};
 use standfast_runtime::{Clock, Rng};
-use standfast_workflow::{Answer, Asked, Direct, Invoke, Problem, Request};
+use standfast_workflow::{
+    ANSWER_BYTES_MAX, Answer, Asked, Direct, HttpAnswer, HttpRequest, Invoke, Problem, Request, Standard,
+};
 use tokio::sync::Semaphore;
 
 use crate::wiring::Wiring;
@@ -21,6 +25,8 @@ const PLACES_MAX: usize = 256;
 /// The pause before a request that found no room is sent again; the second is twice as long, up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Milliseconds that are left for a request, as the gateway and services beside it understand it.
+const DEADLINE: HeaderName = HeaderName::from_static("standfast-deadline");
 
 /// Requests to a service of the stack, `http://payments/charge`, go through the gateway like those of other services: with its budget
 /// for retries, its limits and its records. All others go straight where they are sent.
@@ -28,6 +34,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 pub(crate) struct ThroughGateway {
     direct: Direct,
     clock: Clock,
+    caller: Caller,
     wiring: Arc<Wiring>,
     lines: Mutex<BTreeMap<String, Arc<Line>>>,
     chance: Mutex<Rng>,
@@ -39,9 +46,11 @@ pub(crate) struct ThroughGateway {
 impl ThroughGateway {
     pub(crate) fn new(clock: Clock, wiring: Arc<Wiring>) -> Self {
         let chance = Mutex::new(Rng::from_entropy());
+        let caller = wiring.caller();
         Self {
             direct: Direct::new(clock),
             clock,
+            caller,
             wiring,
             lines: Mutex::default(),
             chance,
@@ -66,14 +75,14 @@ impl ThroughGateway {
 #[async_trait]
 impl Invoke for ThroughGateway {
     async fn invoke(&self, asked: &Asked) -> Result<Answer, Problem> {
-        let Some((service, moved)) = self.wiring_of(asked) else { return self.direct.invoke(asked).await };
+        let Some((service, moved)) = self.to_service(asked) else { return self.direct.invoke(asked).await };
         let line = self.line(&service);
         let mut refused = 0;
         loop {
             let left = asked.deadline.since(self.clock.now());
             // Without a place in time it is asked nevertheless: the answer then says that the time is over.
             let place = self.clock.timeout(left, line.places.acquire()).await.ok().and_then(Result::ok);
-            let answer = self.direct.invoke(&moved).await?;
+            let answer = self.send(&moved).await?;
             let Some(refusal) = Refusal::of(&answer) else {
                 line.took_one();
                 return Ok(answer);
@@ -92,26 +101,64 @@ impl Invoke for ThroughGateway {
     }
 }
 
+/// A request to a service, as it is sent.
+enum Sent<'a> {
+    /// Within this process.
+    Called(ServiceName, &'a HttpRequest, Stamp),
+    /// To the gateway's listener: what must show something besides, for which there may be more than one request.
+    Moved(Box<Asked>),
+}
+
 impl ThroughGateway {
-    /// The service that is asked, and the same request to the gateway; `None` for a request to elsewhere.
-    fn wiring_of(&self, asked: &Asked) -> Option<(String, Asked)> {
+    /// The service that is asked, and how; `None` for a request to elsewhere.
+    fn to_service<'a>(&self, asked: &'a Asked) -> Option<(String, Sent<'a>)> {
         let Request::Http(request) = &asked.request else { return None };
         let service = match (request.uri.scheme_str(), request.uri.host(), request.uri.port_u16()) {
             (Some("http"), Some(host), None | Some(80)) => host,
             _ => return None,
         };
         let uri = moved(&request.uri, self.wiring.service(service)?)?;
-        let service = service.to_owned();
-        let mut asked = asked.clone();
-        if let Request::Http(request) = &mut asked.request {
-            request.uri = uri;
-            #[cfg(feature = "planted-bugs")]
-            if self.changes_keys {
-                let chance = self.chance.lock().unwrap_or_else(PoisonError::into_inner).bits();
-                request.headers.insert("idempotency-key", http::HeaderValue::from(chance));
+        let sent = match (&request.credential, service.parse()) {
+            (None, Ok(name)) => Sent::Called(name, request, asked.deadline),
+            _ => {
+                let mut asked = asked.clone();
+                if let Request::Http(request) = &mut asked.request {
+                    request.uri = uri;
+                }
+                Sent::Moved(Box::new(asked))
+            }
+        };
+        Some((service.to_owned(), sent))
+    }
+
+    async fn send(&self, sent: &Sent<'_>) -> Result<Answer, Problem> {
+        let (service, request, deadline) = match sent {
+            Sent::Called(service, request, deadline) => (service, request, deadline),
+            Sent::Moved(asked) => return self.direct.invoke(asked).await,
+        };
+        let mut call = http::Request::new(request.body.clone());
+        *call.method_mut() = request.method.clone();
+        *call.uri_mut() = request.uri.clone();
+        *call.headers_mut() = request.headers.clone();
+        #[cfg(feature = "planted-bugs")]
+        if self.changes_keys {
+            let chance = self.chance.lock().unwrap_or_else(PoisonError::into_inner).bits();
+            call.headers_mut().insert("idempotency-key", http::HeaderValue::from(chance));
+        }
+        let left = deadline.since(self.clock.now()).as_millis() as u64;
+        call.headers_mut().entry(DEADLINE).or_insert_with(|| left.into());
+        match self.caller.call(service, call, ANSWER_BYTES_MAX).await {
+            Ok(answer) => {
+                let (head, body) = answer.into_parts();
+                Ok(Answer::Http(HttpAnswer { status: head.status, headers: head.headers, body }))
+            }
+            // The process stops: the next one asks again, by the same key.
+            Err(CallError::Ended) => std::future::pending().await,
+            Err(why) => {
+                let place = format!("{} http://{service}{}", request.method, request.uri.path());
+                Err(Standard::Communication.problem(format!("{place}: {why}")))
             }
         }
-        Some((service, asked))
     }
 }
 

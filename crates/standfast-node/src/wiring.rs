@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use standfast_gateway::{Gateway, ListenerInput, ListenerKind};
+use standfast_gateway::{Caller, Gateway, ListenerInput, ListenerKind};
 use standfast_model::{ServiceName, Stack, ZoneName};
 use standfast_platform::local::{AgentClient, AgentError, BoundListener, ListenerSpec, TakenSockets};
 use standfast_platform::{Applied, Inventory, Platform, PlatformError, Wanted};
@@ -168,6 +168,11 @@ impl Wiring {
 
     pub(crate) fn state(&self) -> Option<SocketAddr> {
         self.address(&Purpose::State)
+    }
+
+    /// What calls services through the gateway.
+    pub(crate) fn caller(&self) -> Caller {
+        self.gateway.caller()
     }
 
     /// Where the gateway takes requests for a service of the stack, in any zone; `None` when there is no such service.

@@ -22,7 +22,7 @@ pub use ask::{
     Request, RunRequest, TokenWanted,
 };
 pub use check::{check_document, check_text};
-pub use decide::{Cause, STEPS_MAX, Turn, VALUE_BYTES_MAX, World, decide};
+pub use decide::{Cause, STEPS_MAX, Turn, UNDO_BYTES_MAX, VALUE_BYTES_MAX, World, decide};
 pub use engine::{
     BadDefinition, Definition, EVENTS_KEPT_FOR, Engine, EngineConfig, Invoke, JournalError, KEPT_FOR,
     LIFECYCLE_MAX, Lifecycle, RUN_BYTES_MAX, Refused, Shown, Summary, Told,
@@ -37,6 +37,6 @@ pub use program::{Incomplete, Program, Resources, Unsupported, WorkflowName, com
 pub use rehearse::{Mismatch, Rehearsed, rehearse};
 pub use render::mermaid;
 pub use run::{
-    BadRunId, Digest, Event, Last, Listening, Phase, Problem, Record, Run, RunId, Scope, ScopeId, Standard,
-    State, Status, Taken, lifecycle,
+    BadRunId, Digest, Event, Last, Listening, NotUndone, Phase, Problem, Record, Run, RunId, Scope, ScopeId,
+    Standard, State, Status, Taken, Undo, Undone, lifecycle, undone_by,
 };

@@ -18,7 +18,7 @@ use crate::ask::{
 use crate::decide::{Cause, STEPS_MAX, World, decide};
 use crate::expression::Evaluator;
 use crate::program::{AROUND, Program, after};
-use crate::run::{Event, Problem, Record, Run, RunId, ScopeId, Standard, State, Status};
+use crate::run::{Event, Problem, Record, Run, RunId, ScopeId, Standard, State, Status, undone_by};
 
 /// When faked time begins: 2026-01-01T00:00:00Z.
 const BEGIN: Stamp = Stamp::from_micros(1_767_225_600_000_000);
@@ -314,6 +314,8 @@ impl Rehearsed {
         let mut ran = Vec::new();
         for event in self.records.iter().flat_map(|record| &record.events) {
             let ended = match event {
+                // Rounds are no tasks, and what undoes a task is told by its own tasks.
+                Event::Entered { state: State::Round | State::Compensating { .. }, .. } => None,
                 Event::Entered { scope, task, .. } => {
                     tasks.insert(*scope, Arc::clone(task));
                     None
@@ -327,6 +329,25 @@ impl Rehearsed {
             ran.extend(ended.map(|task| task.rsplit('/').next().unwrap_or_default().to_owned()));
         }
         ran
+    }
+
+    /// The names of the tasks that were undone, in that order.
+    pub fn undone(&self) -> Vec<String> {
+        let mut undoing = HashMap::new();
+        let mut undone = Vec::new();
+        for event in self.records.iter().flat_map(|record| &record.events) {
+            match event {
+                Event::Entered { scope, task, state: State::Compensating { .. }, .. } => {
+                    undoing.insert(*scope, Arc::clone(task));
+                }
+                Event::Left { scope, .. } => undone.extend(undoing.get(scope).cloned()),
+                _ => {}
+            }
+        }
+        let task =
+            |pointer: &str| undone_by(pointer).unwrap_or(pointer).split(AROUND).next().map(str::to_owned);
+        let name = |task: String| task.rsplit('/').next().map(str::to_owned);
+        undone.iter().filter_map(|pointer| task(pointer).and_then(name)).collect()
     }
 
     /// The events that it published.
@@ -378,6 +399,9 @@ impl Rehearsed {
         }
         if let Some(ran) = &expected.ran {
             differ("ran", ran.join(", "), self.ran().join(", "));
+        }
+        if let Some(undone) = &expected.undone {
+            differ("undone", undone.join(", "), self.undone().join(", "));
         }
         if let Some(asked) = &expected.asked {
             compare_list("asked", asked, &self.asked, &mut differ);

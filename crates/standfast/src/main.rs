@@ -23,6 +23,9 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::place::Surroundings;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse(); // ends the process with code 2 and a usage text when the arguments are wrong
     let surroundings = match surroundings() {

@@ -5,6 +5,7 @@
 //! so that repeating a request is always safe. Read on in [`orders`], then [`inventory`] and [`payments`];
 //! [`state`] and [`client`] are what the three share.
 
+pub mod bookings;
 pub mod client;
 pub mod config;
 pub mod deadline;

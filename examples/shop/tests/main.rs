@@ -14,7 +14,7 @@ use axum::http::StatusCode;
 use serde_json::json;
 
 use support::fake_state::Calls;
-use support::{Shop, serve_inventory, serve_orders};
+use support::{Shop, serve_bookings, serve_inventory, serve_orders};
 
 /// Runs all at once and gives their results.
 async fn all<T: Send + 'static>(
@@ -276,4 +276,25 @@ fn left_in_stock(shop: &Shop) -> u64 {
     let bins = shop.state.values("inventory", "stock/apple/");
     let unused = 64 - u64::try_from(bins.len()).unwrap();
     unused * 1_000_000 + bins.iter().map(|left| left.as_u64().unwrap()).sum::<u64>()
+}
+
+#[tokio::test]
+async fn a_booking_is_made_once_and_cancelled_once_in_whatever_order_they_arrive() {
+    let shop = Shop::open().await;
+    let bookings = serve_bookings(&shop.state).await;
+    let book = async |id: &str, what: &str| {
+        let body = json!({"booking_id": id, "what": what}).to_string();
+        shop.post(&format!("{bookings}/bookings"), &[], body).await
+    };
+    let cancel = async |id: &str| shop.delete(&format!("{bookings}/bookings/{id}")).await.status;
+    assert_eq!(book("b-1", "a car").await.status, StatusCode::CREATED);
+    assert_eq!(book("b-1", "a car").await.status, StatusCode::OK);
+    assert_eq!(book("b-1", "another").await.code(), "booked_differently");
+    assert_eq!(book("b-2", "sold-out").await.code(), "sold_out");
+    assert_eq!((cancel("b-1").await, cancel("b-1").await), (StatusCode::OK, StatusCode::OK));
+    assert_eq!(cancel("b-3").await, StatusCode::OK);
+    assert_eq!(book("b-3", "a car").await.code(), "cancelled");
+    let ledger = shop.state.values("bookings", "ledger/");
+    let count = |id: &str| ledger.iter().filter(|entry| entry["booking_id"] == id).count();
+    assert_eq!((count("b-1"), count("b-2"), count("b-3")), (2, 0, 1));
 }

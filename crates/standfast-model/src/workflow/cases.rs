@@ -96,6 +96,8 @@ pub struct Expected {
     pub error: Option<Map<String, Value>>,
     /// The names of the tasks that were done, in this order.
     pub ran: Option<Vec<String>>,
+    /// The names of the tasks that were undone, in this order.
+    pub undone: Option<Vec<String>>,
     /// What was asked outside, in this order: these fields of each.
     pub asked: Option<Vec<Map<String, Value>>>,
     /// Events that were published, in this order: these fields of each.
@@ -213,10 +215,12 @@ const EXPECT: Object<Expected> = Object {
         let output = f.optional("output", "What it yields.", AnyValue);
         let error = f.optional("error", "What it fails by.", open_object());
         let ran = f.optional("ran", "The tasks that were done, in order.", List { item: NAME, min: 0 });
+        let undone =
+            f.optional("undone", "The tasks that were undone, in order.", List { item: NAME, min: 0 });
         let asked = f.optional("asked", "What was asked outside.", List { item: open_object(), min: 0 });
         let emitted =
             f.optional("emitted", "Events that were published.", List { item: open_object(), min: 0 });
         let took = f.optional("took", "How long it took.", period());
-        Some(Expected { status, output, error, ran, asked, emitted, took })
+        Some(Expected { status, output, error, ran, undone, asked, emitted, took })
     },
 };

@@ -17,7 +17,7 @@ pub(crate) fn check(document: &Document, cx: &mut Context<'_>) {
             resolve(&document.reusable, key, &reference, cx);
         }
     }
-    let mut checker = Checker { cx };
+    let mut checker = Checker { cx, is_undoing: false };
     for function in &document.reusable.functions {
         checker.task(function, &[]);
     }
@@ -53,6 +53,8 @@ fn resolve(reusable: &Reusable, key: &'static str, reference: &Reference, cx: &m
 
 struct Checker<'c, 'e> {
     cx: &'c mut Context<'e>,
+    /// Whether the tasks undo another.
+    is_undoing: bool,
 }
 
 impl Checker<'_, '_> {
@@ -89,12 +91,30 @@ impl Checker<'_, '_> {
                     self.then(&case.then, case.place, list);
                 }
             }
-            Kind::Fork(fork) => return self.branches(&fork.branches),
+            Kind::Fork(fork) => {
+                self.branches(&fork.branches);
+                return self.compensation(task);
+            }
             _ => {}
         }
         for tasks in task.kind.lists() {
             self.list(tasks);
         }
+        self.compensation(task);
+    }
+
+    /// What undoes a task.
+    fn compensation(&mut self, task: &Task) {
+        let Some(place) = task.places.compensate else { return };
+        if self.is_undoing {
+            let hint =
+                "what undoes a task is repeated until it is done (`try` with `retry`), not undone itself";
+            self.cx.reports.error_hint(place, "`compensate` within what undoes a task", hint);
+            return;
+        }
+        self.is_undoing = true;
+        self.list(&task.options.compensate);
+        self.is_undoing = false;
     }
 
     /// Branches run side by side: none comes after another.
@@ -114,6 +134,10 @@ impl Checker<'_, '_> {
     }
 
     fn then(&mut self, then: &Then, place: Span, list: &[Task]) {
+        if self.is_undoing && *then == Then::End {
+            let hint = "write `exit`: the run ends when all is undone";
+            self.cx.reports.error_hint(place, "what undoes a task cannot end the run", hint);
+        }
         let Then::Task(name) = then else { return };
         if list.iter().any(|task| task.name == *name) {
             return;

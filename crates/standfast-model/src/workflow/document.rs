@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::auth::{Authentication, POLICY};
 use super::event::{ANY_KEY, Events, Strategy};
+use super::options::{self, Metadata, WorkflowOptions};
 use super::period::{Period, period};
 use super::policy::{RETRY, Retry, TIMEOUT, Timeout, timeout};
 use super::task::{self, ERROR, ErrorDefinition, TASKS, Task, single_entry};
@@ -32,8 +33,10 @@ pub struct Document {
     pub summary: Option<String>,
     /// What it is found by.
     pub tags: Map<String, Value>,
-    /// What others want to know about it; `standfast` is ours.
+    /// What others want to know about it; what is under `standfast` is read, too.
     pub metadata: Map<String, Value>,
+    /// What `metadata.standfast` says.
+    pub options: WorkflowOptions,
     /// What a run is given.
     pub input: Input,
     /// What a run yields.
@@ -70,7 +73,7 @@ impl Document {
         let mut all: Vec<&Task> = around.chain(&self.reusable.functions).chain(&self.tasks).collect();
         let mut next = 0;
         while let Some(task) = all.get(next) {
-            let within: Vec<&Task> = task.kind.lists().into_iter().flatten().collect();
+            let within: Vec<&Task> = task.lists().into_iter().flatten().collect();
             all.extend(within);
             next += 1;
         }
@@ -214,7 +217,8 @@ fn document(f: &mut Fields<'_, '_>) -> Option<Document> {
     });
     let tasks = f.required("do", "The tasks.", TASKS);
     // Without a head or tasks the document is not given out, but what else is wrong with it is told at the same time.
-    let Head { dsl, namespace, name, version, title, summary, tags, metadata } = head.unwrap_or_default();
+    let Head { dsl, namespace, name, version, title, summary, tags, metadata, options } =
+        head.unwrap_or_default();
     Some(Document {
         dsl,
         namespace,
@@ -224,6 +228,7 @@ fn document(f: &mut Fields<'_, '_>) -> Option<Document> {
         summary,
         tags,
         metadata,
+        options,
         input,
         output,
         timeout,
@@ -245,6 +250,7 @@ struct Head {
     summary: Option<String>,
     tags: Map<String, Value>,
     metadata: Map<String, Value>,
+    options: WorkflowOptions,
 }
 
 const HEAD: Object<Head> = Object {
@@ -257,7 +263,9 @@ const HEAD: Object<Head> = Object {
         let title = f.optional("title", "What people call it.", TEXT);
         let summary = f.optional("summary", "What it is for, in Markdown.", TEXT);
         let tags = f.optional("tags", "What it is found by.", open_object()).unwrap_or_default();
-        let metadata = f.optional("metadata", "What others want to know about it.", open_object());
+        let metadata =
+            f.optional("metadata", "What others want to know about it.", Metadata(options::WORKFLOW));
+        let (metadata, options) = metadata.unwrap_or_default();
         Some(Head {
             dsl: dsl?,
             namespace: namespace?,
@@ -266,7 +274,8 @@ const HEAD: Object<Head> = Object {
             title,
             summary,
             tags,
-            metadata: metadata.unwrap_or_default(),
+            metadata,
+            options: options.unwrap_or_default(),
         })
     },
 };

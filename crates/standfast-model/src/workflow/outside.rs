@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::document::{Document, Evaluate, Reusable};
+use super::options::WorkflowOptions;
 use super::task;
 use super::value::{self, Input, Output};
 use super::{CompileExpression, LoadedDocument, finish};
@@ -43,6 +44,7 @@ pub fn parse_function(
             summary: None,
             tags: Map::new(),
             metadata: Map::new(),
+            options: WorkflowOptions::default(),
             input: Input::default(),
             output: Output::default(),
             timeout: None,

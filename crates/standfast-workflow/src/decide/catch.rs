@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use standfast_model::Stamp;
 
-use super::{Begin, Deciding, Sight};
+use super::{Begin, Deciding, Sight, undo};
 use crate::program::{Backoff, Catch, Form, Length, Retry, Step, Task, Try, WAIT_MAX, after};
 use crate::run::{Event, Problem, ScopeId, State};
 
@@ -32,15 +32,10 @@ pub(super) fn failed(deciding: &mut Deciding<'_>, id: ScopeId, problem: Problem)
                 try_again(deciding, id);
             }
         }
+        // What was done within it is undone first; an attempt that is made again does it again, by the same keys.
         Ok(Judgement::Caught) => {
-            let problem = Arc::new(problem.to_value());
-            deciding.note(Event::Restarted { scope: id, state: State::Catching { problem } });
-            deciding.look_at(id);
-        }
-        Ok(Judgement::Swallowed) => {
-            if let Some(scope) = deciding.run.scopes.get(&id) {
-                let input = Arc::clone(&scope.input);
-                deciding.leave(id, input);
+            if !undo::begin(deciding, id, &problem, None) {
+                catches(deciding, id, &problem);
             }
         }
         Ok(Judgement::Fails) => deciding.fail(id, problem),
@@ -49,6 +44,19 @@ pub(super) fn failed(deciding: &mut Deciding<'_>, id: ScopeId, problem: Problem)
             deciding.fail(id, other.at(&task));
         }
     }
+}
+
+/// What the document says is done about an error; without that it is forgotten.
+pub(super) fn catches(deciding: &mut Deciding<'_>, id: ScopeId, problem: &Problem) {
+    let Some(scope) = deciding.run.scopes.get(&id) else { return };
+    let (input, pointer) = (Arc::clone(&scope.input), Arc::clone(&scope.task));
+    let has_list = attempt_of(deciding, &pointer).is_some_and(|(_, attempt)| attempt.catch.list.is_some());
+    if !has_list {
+        return deciding.leave(id, input);
+    }
+    let problem = Arc::new(problem.to_value());
+    deciding.note(Event::Restarted { scope: id, state: State::Catching { problem } });
+    deciding.look_at(id);
 }
 
 /// The time between two attempts is over.
@@ -71,10 +79,8 @@ pub(super) fn try_again(deciding: &mut Deciding<'_>, id: ScopeId) {
 enum Judgement {
     /// This is done first: a pause.
     Again(State),
-    /// What the document says is done instead.
+    /// What the document says is done instead, if anything.
     Caught,
-    /// It counts as done.
-    Swallowed,
     Fails,
 }
 
@@ -108,7 +114,7 @@ fn judge(deciding: &Deciding<'_>, id: ScopeId, problem: &Problem) -> Result<Judg
         (Some(_), _) => Judgement::Caught,
         // Who only asked for more attempts did not ask for the error to be forgotten.
         (None, Some(_)) => Judgement::Fails,
-        (None, None) => Judgement::Swallowed,
+        (None, None) => Judgement::Caught,
     })
 }
 

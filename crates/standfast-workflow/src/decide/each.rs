@@ -1,10 +1,10 @@
-//! `for`: tasks for each item of a list, one after the other.
+//! `for`: tasks for each item of a list, one after the other; side by side they are in `join`.
 
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Begin, Deciding, Sight};
+use super::{Begin, Deciding, Sight, join};
 use crate::program::{For, Step};
 use crate::run::{Event, Problem, ScopeId, Standard, State};
 
@@ -20,6 +20,9 @@ pub(super) fn begin(deciding: &mut Deciding<'_>, begin: Begin<'_>, each: &For) -
     };
     if let Some(found) = super::sight::over_limits(&Value::Array(items.clone())) {
         return Err(Standard::Validation.problem(format!("what `for.in` yields {found}")));
+    }
+    if each.parallel.is_some() {
+        return join::begin(deciding, begin, items);
     }
     let state = State::Loop { items: Arc::new(items), index: 0 };
     if !goes_on(deciding, &state, each, &begin.input, &begin.sight)? {

@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use super::{Deciding, catch, each, extended, fork, function, listen};
+use super::{Deciding, catch, each, extended, fork, function, join, listen, undo};
 use crate::program::{ListId, Next, Step, TaskId};
 use crate::run::{Last, Phase, Scope, ScopeId, State};
 
 /// Does one thing that a scope can do at once, if there is any.
 pub(super) fn step(deciding: &mut Deciding<'_>, id: ScopeId) {
     let Some(scope) = deciding.run.scopes.get(&id) else { return };
-    if matches!(scope.state, State::Fork { .. }) {
-        return fork::step(deciding, id);
+    match scope.state {
+        State::Fork { .. } => return fork::step(deciding, id),
+        State::Join { .. } => return join::step(deciding, id),
+        State::Undoing { .. } => return undo::step(deciding, id),
+        _ => {}
     }
     if scope.active > 0 {
         return;
@@ -26,6 +29,7 @@ pub(super) fn step(deciding: &mut Deciding<'_>, id: ScopeId) {
         (After::Task(task), _) => deciding.enter(id, task),
         (After::Exit, State::Extended { phase: Phase::Before, .. }) => extended::replaced(deciding, id),
         (After::Exit | After::ListEnds, _) => list_ends(deciding, id),
+        (After::RunEnds, _) if undo::is_within(&deciding.run, id) => list_ends(deciding, id),
         (After::RunEnds, _) => {
             let output = Arc::clone(&scope.data);
             deciding.complete(&output);
@@ -49,7 +53,8 @@ fn tasks_of(deciding: &Deciding<'_>, scope: &Scope) -> Option<Tasks> {
     match (&scope.state, step) {
         (State::List, Step::Do(list)) => Some(Tasks::List(*list)),
         (State::List, Step::Function { task, .. }) => Some(Tasks::One(*task)),
-        (State::Loop { .. }, Step::For(each)) => Some(Tasks::List(each.list)),
+        (State::Loop { .. } | State::Round, Step::For(each)) => Some(Tasks::List(each.list)),
+        (State::Compensating { .. }, Step::Do(list)) => Some(Tasks::List(*list)),
         (State::Extended { phase, .. }, Step::Extended(extended)) => Some(match phase {
             Phase::Before => Tasks::List(extended.before),
             Phase::Inner => Tasks::One(extended.inner),
@@ -106,6 +111,8 @@ fn list_ends(deciding: &mut Deciding<'_>, id: ScopeId) {
     match &scope.state {
         _ if scope.parent.is_none() => deciding.complete(&data),
         State::Loop { .. } => each::iterated(deciding, id),
+        State::Round => join::round_ends(deciding, id),
+        State::Compensating { .. } => undo::ended(deciding, id),
         State::Listening(_) => listen::handled(deciding, id),
         State::Extended { .. } => extended::phase_ends(deciding, id),
         State::Trying { .. } | State::Catching { .. } => catch::succeeded(deciding, id, data),

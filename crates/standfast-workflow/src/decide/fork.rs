@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Begin, Deciding};
+use super::{Begin, Deciding, undo};
 use crate::program::{Fork, Next, Step, Task};
 use crate::run::{Problem, ScopeId, State};
 
@@ -14,7 +14,7 @@ pub(super) fn begin(deciding: &mut Deciding<'_>, begin: &Begin<'_>, fork: &Fork)
 
 /// Whether a task is a branch that ends the whole run: `then: end`. Nothing else comes after a branch.
 pub(super) fn is_ended_by(deciding: &Deciding<'_>, parent: ScopeId, task: &Task, then: Option<&str>) -> bool {
-    let holder = deciding.run.scopes.get(&parent);
+    let holder = deciding.run.scopes.get(&parent).filter(|_| !undo::is_within(&deciding.run, parent));
     let ends = then.map_or(task.then == Next::End, |then| then == "end");
     ends && holder.is_some_and(|scope| matches!(scope.state, State::Fork { .. }))
 }

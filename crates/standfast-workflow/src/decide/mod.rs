@@ -9,25 +9,29 @@ mod flow;
 mod fork;
 mod function;
 mod interest;
+mod join;
 mod length;
 mod listen;
 mod raise;
 mod set;
 mod sight;
 mod switch;
+mod undo;
 mod wait;
 
 use std::sync::Arc;
 
 use serde_json::Value;
 use standfast_model::Stamp;
+use standfast_model::workflow::bad_step_key;
 
 pub(crate) use interest::{Interest, at, interests, sign};
 pub(crate) use listen::{event_key, gather, is_full, nothing_yet};
 pub use sight::World;
 pub(crate) use sight::{Seeing, Sight, as_text, kind_of, over_limits, size_of};
+pub use undo::UNDO_BYTES_MAX;
 
-use crate::program::{Next, Outlet, Step, TaskId};
+use crate::program::{Form, Next, Outlet, Step, Task, TaskId};
 use crate::run::{Event, Problem, Record, Run, Scope, ScopeId, Standard, State, Status};
 
 /// Most events of one record; what more is to be done follows in the next.
@@ -149,9 +153,14 @@ impl Deciding<'_> {
                 self.time_passes();
             }
             Cause::Fail { problem } => self.end_by(problem.clone()),
+            // One that is being undone ends so anyway: asking twice changes nothing.
+            Cause::Cancel { .. } if undo::ends(&self.run) => {}
             Cause::Cancel { reason } => {
                 let problem = Standard::Runtime.problem(reason.clone());
-                self.note(Event::Ended { status: Status::Cancelled, output: None, problem: Some(problem) });
+                if self.run.is_held {
+                    self.note(Event::Resumed); // What is held is not undone.
+                }
+                self.end_with(Status::Cancelled, problem);
             }
         }
     }
@@ -165,15 +174,20 @@ impl Deciding<'_> {
             if self.events.len() >= RECORD_EVENTS_MAX || self.bytes >= RECORD_BYTES_MAX {
                 return true;
             }
-            if self.run.steps >= self.world.steps_max {
-                let most = self.world.steps_max;
+            let most = self.steps_max();
+            if self.run.steps >= most {
                 let detail = format!("it took {most} steps without coming to an end");
                 self.end_by(Standard::Runtime.problem(detail));
-                return false;
+                continue;
             }
             flow::step(self, scope);
         }
         false
+    }
+
+    /// Most events in the run's life. What undoes it may take as many again.
+    fn steps_max(&self) -> u64 {
+        if undo::ends(&self.run) { self.world.steps_max.saturating_mul(2) } else { self.world.steps_max }
     }
 
     /// Notes what happened, and that it did.
@@ -193,7 +207,10 @@ impl Deciding<'_> {
         let mut sight = Sight::of_workflow(input);
         let taken = self.take_in(&program.input, input, &sight);
         sight.input = taken.as_ref().ok().map(Arc::clone);
-        let deadline = self.deadline(program.timeout, &sight);
+        let deadline = self.deadline(program.timeout, &sight).and_then(|timeout| {
+            let deadline = self.deadline(program.deadline, &sight)?;
+            Ok([timeout, deadline].into_iter().flatten().min())
+        });
         let (given, problem) = match (taken, deadline) {
             (Ok(given), Ok(deadline)) => (Some((given, deadline)), None),
             (Err(problem), _) | (_, Err(problem)) => (None, Some(problem)),
@@ -321,6 +338,7 @@ impl Deciding<'_> {
     pub(crate) fn enter_scope(&mut self, begin: &Begin<'_>, state: State) -> Result<(), Problem> {
         let task = self.world.program.task(begin.id);
         let deadline = self.deadline(task.timeout, &begin.sight)?;
+        let key = task.key.as_ref().map(|key| self.step_key(key, begin)).transpose()?;
         let scope = ScopeId(self.run.next_scope);
         let input = (begin.input != begin.raw).then(|| Arc::clone(&begin.input));
         self.note(Event::Entered {
@@ -330,10 +348,20 @@ impl Deciding<'_> {
             input,
             deadline,
             state,
+            key,
         });
         self.look_at(begin.parent);
         self.look_at(scope);
         Ok(())
+    }
+
+    /// What names a step to who is called.
+    fn step_key(&self, key: &Form, begin: &Begin<'_>) -> Result<Arc<str>, Problem> {
+        let text = self.text(key, &begin.input, &begin.sight)?;
+        match bad_step_key(&text) {
+            Some(why) => Err(Standard::Validation.problem(format!("the key {why}"))),
+            None => Ok(text.into()),
+        }
     }
 
     /// Ends a task that took no time.
@@ -344,7 +372,7 @@ impl Deciding<'_> {
         then: Option<Next>,
     ) -> Result<(), Problem> {
         let task = self.world.program.task(begin.id);
-        let Begin { parent, raw, mut sight, .. } = begin;
+        let Begin { parent, raw, input, mut sight, .. } = begin;
         let (output, context) = self.put_out(&task.output, &task.export, output, &mut sight)?;
         let yielded = Arc::clone(&output);
         let output = (output != raw).then_some(output);
@@ -355,11 +383,10 @@ impl Deciding<'_> {
             Next::Task(id) => Arc::clone(&self.world.program.task(id).pointer),
         });
         let ends = fork::is_ended_by(self, parent, task, then.as_deref());
-        self.note(Event::Done { parent, task: Arc::clone(&task.pointer), output, context, then });
-        match ends {
-            true => self.complete(&yielded),
-            false => self.look_at(parent),
-        }
+        let owed = undo::is_owed(self, parent, task).then_some(input);
+        let is_owed = owed.is_some();
+        self.note(Event::Done { parent, task: Arc::clone(&task.pointer), output, context, then, owed });
+        self.goes_on(parent, task, is_owed, ends.then_some(&yielded));
         Ok(())
     }
 
@@ -380,13 +407,22 @@ impl Deciding<'_> {
         match self.put_out(&task.output, &task.export, raw, &mut sight) {
             Ok((output, context)) => {
                 let ends = fork::is_ended_by(self, parent, task, then.as_deref());
-                self.note(Event::Left { scope: id, output: Arc::clone(&output), context, then });
-                match ends {
-                    true => self.complete(&output),
-                    false => self.look_at(parent),
-                }
+                let is_owed = undo::is_owed(self, parent, task);
+                self.note(Event::Left { scope: id, output: Arc::clone(&output), context, then, is_owed });
+                self.goes_on(parent, task, is_owed, ends.then_some(&output));
             }
             Err(problem) => self.fail(id, problem.at(&task.pointer)),
+        }
+    }
+
+    /// A task was done: the next one comes, or the run ends with what this one yielded.
+    fn goes_on(&mut self, parent: ScopeId, task: &Task, is_owed: bool, ends: Option<&Arc<Value>>) {
+        if is_owed && let Some(problem) = undo::too_much(&self.run) {
+            return self.spread(parent, problem.at(&task.pointer));
+        }
+        match ends {
+            Some(output) => self.complete(output),
+            None => self.look_at(parent),
         }
     }
 
@@ -403,13 +439,24 @@ impl Deciding<'_> {
     pub(crate) fn spread(&mut self, id: ScopeId, problem: Problem) {
         match self.run.scopes.get(&id).map(|scope| &scope.state) {
             Some(State::Trying { .. }) => catch::failed(self, id, problem),
+            Some(State::Round) => join::round_fails(self, id, problem),
+            // It is known by the event what could not be undone.
+            Some(State::Undoing { .. }) => self.look_at(id),
             Some(_) => self.fail(id, problem),
             None => {}
         }
     }
 
     pub(crate) fn end_by(&mut self, problem: Problem) {
-        self.note(Event::Ended { status: Status::Faulted, output: None, problem: Some(problem) });
+        self.end_with(Status::Faulted, problem);
+    }
+
+    /// Ends the run so, after what was done is undone; one that is being undone ends at once.
+    fn end_with(&mut self, status: Status, problem: Problem) {
+        if undo::cut_short(self, &problem) || undo::begin(self, ScopeId::ROOT, &problem, Some(status)) {
+            return;
+        }
+        self.note(Event::Ended { status, output: None, problem: Some(problem) });
     }
 
     /// The workflow has come to its end.
@@ -434,7 +481,9 @@ fn bytes_of(event: &Event) -> usize {
         values.iter().filter_map(|value| value.as_ref()).map(|value| size_of(value)).sum()
     };
     let of_state = |state: &State| match state {
-        State::Loop { items, .. } => items.iter().map(|item| size_of(item) + 1).sum(),
+        State::Loop { items, .. } | State::Join { items, .. } => {
+            items.iter().map(|item| size_of(item) + 1).sum()
+        }
         State::Catching { problem } => size_of(problem),
         State::Extended { output, .. } => all(&[output]),
         _ => 0,
@@ -442,7 +491,7 @@ fn bytes_of(event: &Event) -> usize {
     REST + match event {
         Event::Started { input, given, .. } => size_of(input) + all(&[given]),
         Event::Entered { input, state, .. } => of_state(state) + all(&[input]),
-        Event::Done { output, context, .. } => all(&[output, context]),
+        Event::Done { output, context, owed, .. } => all(&[output, context, owed]),
         Event::Left { output, context, .. } => size_of(output) + all(&[context]),
         Event::Changed { state, .. } | Event::Restarted { state, .. } => of_state(state),
         Event::Consumed { read, shared, .. } => all(&[read]) + shared.values().map(size_of).sum::<usize>(),

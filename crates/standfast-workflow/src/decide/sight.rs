@@ -200,6 +200,15 @@ impl<'s> Seeing<'s> {
                 }
                 (*each.at == *name).then(|| Arc::new(Value::from(*index)))
             }
+            (State::Round, Step::For(each)) => {
+                let State::Join { items, .. } = &self.run.scopes.get(&scope.parent?)?.state else {
+                    return None;
+                };
+                if *each.each == *name {
+                    return items.get(scope.ordinal as usize).cloned().map(Arc::new);
+                }
+                (*each.at == *name).then(|| Arc::new(Value::from(scope.ordinal)))
+            }
             (State::Catching { problem }, Step::Try(attempt)) => {
                 (*attempt.catch.variable == *name).then(|| Arc::clone(problem))
             }

@@ -20,7 +20,7 @@ use super::{
     Until, WorkflowName,
 };
 use crate::expression::Compiler;
-use crate::run::Digest;
+use crate::run::{COMPENSATE, Digest};
 
 /// What a document asks for and cannot be run yet.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -92,6 +92,7 @@ pub fn compile_with(document: &Document, resources: &Resources) -> Result<Progra
             input: Intake::default(),
             output: Outlet::default(),
             timeout: None,
+            deadline: None,
             schedule: None,
             root: ListId(0),
             tasks: Vec::new(),
@@ -136,6 +137,7 @@ impl Building<'_> {
         self.program.input = self.intake(&document.input, "/input");
         self.program.output = self.outlet(&document.output, "/output");
         self.program.timeout = self.timeout(document.timeout.as_ref());
+        self.program.deadline = document.options.deadline.as_ref().map(|deadline| self.length(deadline));
         self.program.schedule = document.schedule.as_ref().and_then(|schedule| self.schedule(schedule));
         self.extensions = self.extensions();
         // Functions that extensions call are not extended; those of tasks are, so they are compiled anew.
@@ -164,18 +166,7 @@ impl Building<'_> {
     /// A number for a task that is described later.
     fn reserve(&mut self, task: &language::Task) -> TaskId {
         let id = TaskId(self.program.tasks.len() as u32);
-        self.program.tasks.push(Task {
-            name: task.name.as_str().into(),
-            pointer: "".into(),
-            place: None,
-            condition: None,
-            input: Intake::default(),
-            output: Outlet::default(),
-            export: Outlet::default(),
-            timeout: None,
-            then: Next::Continue,
-            step: Step::Switch(Vec::new()),
-        });
+        self.program.tasks.push(blank(task.name.as_str().into(), "".into(), Step::Switch(Vec::new())));
         id
     }
 
@@ -188,6 +179,7 @@ impl Building<'_> {
         pointer: &str,
     ) {
         let step = self.step(task, names, pointer);
+        let compensate = self.compensation(task, pointer);
         let mut described = Task {
             name: task.name.as_str().into(),
             pointer: pointer.into(),
@@ -199,6 +191,8 @@ impl Building<'_> {
             timeout: self.timeout(task.timeout.as_ref()),
             then: next(&task.then, names),
             step,
+            key: self.optional(task.options.key.as_ref()),
+            compensate,
         };
         let around: Vec<Around> =
             self.extensions.iter().filter(|around| around.extends(&task.kind)).copied().collect();
@@ -206,6 +200,19 @@ impl Building<'_> {
             described = self.extended(described, &around);
         }
         self.describe(id, described);
+    }
+
+    /// What undoes a task: tasks one after the other, below the task's own place.
+    fn compensation(&mut self, task: &language::Task, pointer: &str) -> Option<TaskId> {
+        let tasks = &task.options.compensate;
+        if tasks.is_empty() {
+            return None;
+        }
+        let pointer = format!("{pointer}{COMPENSATE}");
+        let id = self.reserve(task);
+        let step = Step::Do(self.list(tasks, &pointer));
+        self.describe(id, blank(task.name.as_str().into(), pointer.into(), step));
+        Some(id)
     }
 
     fn describe(&mut self, id: TaskId, described: Task) {
@@ -255,18 +262,10 @@ impl Building<'_> {
         let pointer = Arc::clone(&inner.pointer);
         for (number, Around { when, before, after, .. }) in around.iter().enumerate().rev() {
             let id = TaskId(self.program.tasks.len() as u32);
-            let outer = Task {
-                name: Arc::clone(&inner.name),
-                pointer: format!("{pointer}{AROUND}{number}").into(),
-                place: inner.place,
-                condition: None,
-                input: Intake::default(),
-                output: Outlet::default(),
-                export: Outlet::default(),
-                timeout: None,
-                then: inner.then,
-                step: Step::Extended(Extended { when: *when, before: *before, inner: id, after: *after }),
-            };
+            let step = Step::Extended(Extended { when: *when, before: *before, inner: id, after: *after });
+            let around = format!("{pointer}{AROUND}{number}").into();
+            let outer =
+                Task { place: inner.place, then: inner.then, ..blank(Arc::clone(&inner.name), around, step) };
             let extended = std::mem::replace(&mut inner, outer);
             self.program.by_pointer.insert(Arc::clone(&extended.pointer), id);
             self.program.tasks.push(extended);
@@ -297,6 +296,7 @@ impl Building<'_> {
                 items: self.filter(&each.list),
                 condition: each.condition.as_ref().map(|condition| self.filter(condition)),
                 list: self.list(&each.tasks, &format!("{pointer}/do")),
+                parallel: task.options.parallel,
             }),
             Kind::Fork(fork) => {
                 let list = self.list(&fork.branches, &format!("{pointer}/fork/branches"));
@@ -645,6 +645,24 @@ impl Around {
             language::Extended::Composite => matches!(word, "do" | "fork"),
             language::Extended::Kind(wanted) => wanted == word,
         }
+    }
+}
+
+/// A task of which nothing else is said.
+fn blank(name: Arc<str>, pointer: Arc<str>, step: Step) -> Task {
+    Task {
+        name,
+        pointer,
+        place: None,
+        condition: None,
+        input: Intake::default(),
+        output: Outlet::default(),
+        export: Outlet::default(),
+        timeout: None,
+        then: Next::Continue,
+        step,
+        key: None,
+        compensate: None,
     }
 }
 

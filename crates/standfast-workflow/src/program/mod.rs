@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-pub(crate) use standfast_model::workflow::{Await, HttpOutput, Period, Read};
+pub(crate) use standfast_model::workflow::{Await, Failures, HttpOutput, Parallel, Period, Read};
 
 pub(crate) use asyncapi::Publication;
 pub use compile::{Incomplete, Unsupported, compile, compile_with};
@@ -53,6 +53,8 @@ pub struct Program {
     pub(crate) input: Intake,
     pub(crate) output: Outlet,
     pub(crate) timeout: Option<Length>,
+    /// How much time a run has besides.
+    pub(crate) deadline: Option<Length>,
     pub(crate) schedule: Option<Schedule>,
     pub(crate) root: ListId,
     pub(crate) tasks: Vec<Task>,
@@ -107,6 +109,10 @@ pub(crate) struct Task {
     pub(crate) timeout: Option<Length>,
     pub(crate) then: Next,
     pub(crate) step: Step,
+    /// What names it to who is called, if the document says so.
+    pub(crate) key: Option<Form>,
+    /// What undoes it.
+    pub(crate) compensate: Option<TaskId>,
 }
 
 /// What the pointer of an extended task ends with, and a number: `~a` is no escape of JSON pointers, so no task of the document can
@@ -220,6 +226,8 @@ pub(crate) struct For {
     pub(crate) items: FilterId,
     pub(crate) condition: Option<FilterId>,
     pub(crate) list: ListId,
+    /// Rounds side by side.
+    pub(crate) parallel: Option<Parallel>,
 }
 
 /// Tasks side by side.

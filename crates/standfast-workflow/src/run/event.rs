@@ -57,6 +57,9 @@ pub enum Event {
         deadline: Option<Stamp>,
         /// What it does first.
         state: State,
+        /// What names it to who is called, if the document says so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<Arc<str>>,
     },
     /// A task was passed over.
     Skipped {
@@ -80,6 +83,9 @@ pub enum Event {
         /// Where it leads, if that is decided by data: `continue`, `exit`, `end`, or a task's place in the document.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         then: Option<Arc<str>>,
+        /// Its input, if it is undone when what it is a part of fails.
+        #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+        owed: Option<Arc<Value>>,
     },
     /// A task that takes no time failed.
     Failed {
@@ -121,6 +127,9 @@ pub enum Event {
         /// Where it leads, if that is decided by data: as of a task that takes no time.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         then: Option<Arc<str>>,
+        /// It is undone when what it is a part of fails.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_owed: bool,
     },
     /// A task failed, and with it all that went on within it.
     Faulted {

@@ -27,6 +27,8 @@ impl Run {
             problem: None,
             is_held: false,
             taken: VecDeque::new(),
+            undo: Vec::new(),
+            undone: Vec::new(),
             scopes: BTreeMap::new(),
             next_scope: 1,
         }
@@ -77,7 +79,7 @@ impl Run {
                 self.definition = definition.clone();
                 self.start(input, given.as_ref(), *deadline, at);
             }
-            Event::Entered { scope, parent, task, input, deadline, state } => {
+            Event::Entered { scope, parent, task, input, deadline, state, key } => {
                 let (ordinal, raw) = self.begin(*parent);
                 if let Some(holder) = self.scopes.get_mut(parent) {
                     holder.active += 1;
@@ -97,6 +99,7 @@ impl Run {
                     active: 0,
                     last: None,
                     state: state.clone(),
+                    key: key.clone(),
                 };
                 self.scopes.insert(*scope, entered);
             }
@@ -108,10 +111,14 @@ impl Run {
                 let last = Last { task: Arc::clone(task), then: Some("continue".into()) };
                 self.yielded(*parent, ordinal, last, raw, None);
             }
-            Event::Done { parent, task, output, context, then } => {
+            Event::Done { parent, task, output, context, then, owed } => {
                 let (ordinal, raw) = self.begin(*parent);
                 let last = Last { task: Arc::clone(task), then: then.clone() };
-                self.yielded(*parent, ordinal, last, output.clone().unwrap_or(raw), context.as_ref());
+                let output = output.clone().unwrap_or(raw);
+                if let Some(input) = owed {
+                    self.owe(*parent, ordinal, task, input, &output);
+                }
+                self.yielded(*parent, ordinal, last, output, context.as_ref());
             }
             Event::Consumed { scope: id, read, is_queued, met, ended, shared, is_complete, key } => {
                 if let Some(State::Listening(listening)) =
@@ -172,15 +179,28 @@ impl Run {
                     scope.last = None;
                     scope.data = Arc::clone(&scope.input);
                     scope.state = state.clone();
+                    // What undoes a run has its own time.
+                    if matches!(state, State::Undoing { ends: Some(_), .. }) {
+                        scope.deadline = None;
+                    }
                 }
             }
-            Event::Left { scope, output, context, then } => {
+            Event::Left { scope, output, context, then, is_owed } => {
+                if let (true, Some(left)) = (*is_owed, self.scopes.get(scope))
+                    && let Some(parent) = left.parent
+                {
+                    let (ordinal, task, input) =
+                        (left.ordinal, Arc::clone(&left.task), Arc::clone(&left.input));
+                    self.owe(parent, ordinal, &task, &input, output);
+                }
+                self.undoing_ends(*scope, None);
                 if let Some(Scope { parent: Some(parent), ordinal, task, .. }) = self.remove(*scope) {
                     let last = Last { task, then: then.clone() };
                     self.yielded(parent, ordinal, last, Arc::clone(output), context.as_ref());
                 }
             }
-            Event::Faulted { scope, .. } => {
+            Event::Faulted { scope, problem } => {
+                self.undoing_ends(*scope, Some(problem));
                 self.remove(*scope);
             }
             Event::Emitted { .. } => {}
@@ -192,6 +212,8 @@ impl Run {
                 self.output.clone_from(output);
                 self.problem.clone_from(problem);
                 self.scopes.clear();
+                self.undo.clear();
+                self.undone.clear();
             }
         }
     }
@@ -218,6 +240,7 @@ impl Run {
                 active: 0,
                 last: None,
                 state: State::List,
+                key: None,
             },
         );
     }
@@ -248,7 +271,7 @@ impl Run {
         }
         let Some(scope) = self.scopes.get_mut(&parent) else { return };
         match &mut scope.state {
-            State::Fork { outputs } => {
+            State::Fork { outputs } | State::Join { outputs, .. } => {
                 if let Some(place) = outputs.get_mut(ordinal as usize) {
                     *place = Some(output);
                 }
@@ -264,10 +287,17 @@ impl Run {
     fn remove(&mut self, id: ScopeId) -> Option<Scope> {
         self.remove_within(id);
         let gone = self.scopes.remove(&id)?;
+        self.no_more_attempts();
         if let Some(holder) = gone.parent.and_then(|parent| self.scopes.get_mut(&parent)) {
             holder.active = holder.active.saturating_sub(1);
         }
         Some(gone)
+    }
+
+    /// Forgets what was undone and cannot be done again any more.
+    fn no_more_attempts(&mut self) {
+        let scopes = &self.scopes;
+        self.undone.retain(|undone| scopes.contains_key(&undone.within));
     }
 
     /// Removes all that goes on within a scope. Children have greater numbers than their parents, so one pass finds them all.
@@ -282,5 +312,6 @@ impl Run {
         for id in &gone[1..] {
             self.scopes.remove(id);
         }
+        self.no_more_attempts();
     }
 }

@@ -40,6 +40,8 @@ impl Telling<'_> {
                 let definition = json!({"name": name, "namespace": namespace, "version": version});
                 self.of_run("started", "startedAt", [("definition", definition)]);
             }
+            // A round is no task of its own.
+            Event::Entered { state: State::Round, .. } => {}
             Event::Entered { task, state, .. } => {
                 self.begins(task);
                 if matches!(state, State::Listening(_)) {
@@ -64,7 +66,7 @@ impl Telling<'_> {
             Event::Left { scope, output, .. } => self.leaves(&before, *scope, output),
             Event::Faulted { scope, problem } => {
                 self.cancels(&before, Some(*scope));
-                if let Some(scope) = before.get(scope) {
+                if let Some(scope) = before.get(scope).filter(|scope| !is_round(&before, scope)) {
                     self.faults(&scope.task, problem);
                 }
             }
@@ -105,7 +107,7 @@ impl Telling<'_> {
 
     fn leaves(&mut self, before: &BTreeMap<ScopeId, Scope>, id: ScopeId, output: &Value) {
         self.cancels(before, Some(id));
-        let Some(scope) = before.get(&id) else { return };
+        let Some(scope) = before.get(&id).filter(|scope| !is_round(before, scope)) else { return };
         if let State::Listening(listening) = &scope.state {
             let keys: Map<String, Value> = listening.shared.clone().into_iter().collect();
             let keys = (!keys.is_empty()).then_some(("correlationKeys", Value::Object(keys)));
@@ -127,7 +129,8 @@ impl Telling<'_> {
     /// Tasks that ended without an end of their own, since what they were a part of did; from within to without.
     fn cancels(&mut self, before: &BTreeMap<ScopeId, Scope>, except: Option<ScopeId>) {
         let gone = before.iter().rev().filter(|(id, scope)| {
-            scope.parent.is_some() && Some(**id) != except && !self.run.scopes.contains_key(id)
+            let is_task = scope.parent.is_some() && !is_round(before, scope);
+            is_task && Some(**id) != except && !self.run.scopes.contains_key(id)
         });
         let gone: Vec<Arc<str>> = gone.map(|(_, scope)| Arc::clone(&scope.task)).collect();
         for task in gone {
@@ -136,7 +139,7 @@ impl Telling<'_> {
     }
 
     fn all_tasks(&mut self, before: &BTreeMap<ScopeId, Scope>, what: &str, when: &str) {
-        for scope in before.values().filter(|scope| scope.parent.is_some()) {
+        for scope in before.values().filter(|scope| scope.parent.is_some() && !is_round(before, scope)) {
             self.of_task(what, when, &scope.task, None);
         }
     }
@@ -180,4 +183,10 @@ impl Telling<'_> {
             "data": data,
         }));
     }
+}
+
+/// Whether a scope is a round of a loop whose rounds go side by side: it stands at the place of the loop itself.
+fn is_round(scopes: &BTreeMap<ScopeId, Scope>, scope: &Scope) -> bool {
+    let parent = scope.parent.and_then(|parent| scopes.get(&parent));
+    parent.is_some_and(|parent| matches!(parent.state, State::Join { .. }))
 }

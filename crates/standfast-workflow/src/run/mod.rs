@@ -6,6 +6,7 @@ mod evolve;
 mod id;
 mod lifecycle;
 mod problem;
+mod undo;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -18,6 +19,8 @@ pub use event::{Event, Record};
 pub use id::{BadRunId, Digest, RunId};
 pub use lifecycle::lifecycle;
 pub use problem::{Problem, Standard};
+pub(crate) use undo::COMPENSATE;
+pub use undo::{NotUndone, Undo, Undone, undone_by};
 
 /// A run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,6 +58,12 @@ pub struct Run {
     pub taken: VecDeque<Taken>,
     /// What goes on in it, by number; the workflow itself is [`ScopeId::ROOT`]. Empty when it has ended.
     pub scopes: BTreeMap<ScopeId, Scope>,
+    /// What is undone if it fails, in the order in which it was done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub undo: Vec<Undo>,
+    /// What was undone and may be done again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub undone: Vec<Undone>,
     /// The number of the next scope.
     pub next_scope: u32,
 }
@@ -146,6 +155,9 @@ pub struct Scope {
     pub last: Option<Last>,
     /// What is peculiar to its kind.
     pub state: State,
+    /// What names it to who is called, if the document says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Arc<str>>,
 }
 
 /// The task of a list that ended last.
@@ -176,6 +188,30 @@ pub enum State {
         items: Arc<Vec<Value>>,
         /// Which of them it is at.
         index: usize,
+    },
+    /// Tasks for each item, side by side: each round is a scope of its own.
+    Join {
+        /// The items.
+        items: Arc<Vec<Value>>,
+        /// What came of each, once it has.
+        #[serde(with = "places")]
+        outputs: Vec<Option<Arc<Value>>>,
+    },
+    /// Tasks for the item whose number is the scope's own.
+    Round,
+    /// What was done is undone, one after the other.
+    Undoing {
+        /// Since this happened.
+        problem: Problem,
+        /// What could not be undone so far.
+        failed: Vec<NotUndone>,
+        /// How the run ends then; `None` when the error is caught.
+        ends: Option<Status>,
+    },
+    /// What undoes a task.
+    Compensating {
+        /// The key of that one.
+        key: Arc<str>,
     },
     /// Tasks side by side.
     Fork {
@@ -303,17 +339,6 @@ impl Run {
             next = scope.parent;
             Some((id, scope))
         })
-    }
-
-    /// What names an effect of a scope: the same for every attempt of the same step, over retries, recovery and other machines,
-    /// and another one for every other step.
-    pub fn key(&self, scope: ScopeId) -> String {
-        let mut path: Vec<u32> = self.holders(scope).map(|(_, scope)| scope.ordinal).collect();
-        path.pop(); // the workflow itself
-        path.reverse();
-        let path: Vec<String> = path.iter().map(u32::to_string).collect();
-        let task = self.scopes.get(&scope).map_or("", |scope| &scope.task);
-        format!("{}.{}{task}", self.id, path.join("."))
     }
 }
 

@@ -12,16 +12,17 @@ use standfast_store::{
 use standfast_workflow::{EngineConfig, Refused, Status, Summary};
 use tokio::sync::watch;
 
+use super::options;
 use super::rig::{PATIENCE, Rig, Service};
 
 /// A store that stops for good at one of its commits: before it is done, or after, when nobody is told.
 #[derive(Debug)]
-struct Mortal {
-    inner: Arc<dyn Store>,
+pub(crate) struct Mortal {
+    pub(crate) inner: Arc<dyn Store>,
     /// Commits that are still done.
-    left: AtomicI64,
+    pub(crate) left: AtomicI64,
     /// Whether the one that kills it is done.
-    is_done: bool,
+    pub(crate) is_done: bool,
 }
 
 impl Mortal {
@@ -92,6 +93,7 @@ fn comparable(summary: &Summary) -> (Status, Option<Value>, Option<u16>) {
                 .filter(|(name, _)| name != "headers")
                 .map(|(name, value)| (name, without_headers(value)))
                 .collect(),
+            Value::Array(items) => items.into_iter().map(without_headers).collect(),
             other => other,
         }
     }
@@ -135,7 +137,7 @@ async fn finish(document: &str, memory: Arc<dyn Store>, service: Service) -> (Su
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crash_at_any_commit_changes_neither_the_end_nor_the_effects() {
     let mut crashes = 0;
-    for (name, document) in documents() {
+    for (name, document) in documents().into_iter().chain(options::documents()) {
         let memory: Arc<dyn Store> = Arc::new(MemoryStore::new(Clock::system()));
         let (whole, service) = finish(&document, memory, Service::start().await).await;
         let (expected, effects) = (comparable(&whole), effects(&service));
@@ -164,7 +166,9 @@ async fn a_crash_at_any_commit_changes_neither_the_end_nor_the_effects() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_crash_while_the_first_is_recovered_changes_nothing_either() {
     let mut pairs = 0;
-    let documents = documents().into_iter().filter(|(name, _)| ["three calls", "fork"].contains(name));
+    const TRIED: [&str; 5] = ["three calls", "fork", "parallel for", "undo", "undo that is tried again"];
+    let all = documents().into_iter().chain(options::documents());
+    let documents = all.filter(|(name, _)| TRIED.contains(name));
     for (name, document) in documents {
         let memory: Arc<dyn Store> = Arc::new(MemoryStore::new(Clock::system()));
         let (whole, service) = finish(&document, memory, Service::start().await).await;
@@ -196,7 +200,7 @@ async fn a_second_crash_while_the_first_is_recovered_changes_nothing_either() {
 }
 
 /// How many effects there were, none of them twice for one key.
-fn effects(service: &Service) -> usize {
+pub(crate) fn effects(service: &Service) -> usize {
     service.seen(|seen| seen.effects.len())
 }
 

@@ -10,6 +10,7 @@ mod grpc;
 mod kill;
 mod lifecycle;
 mod openapi;
+mod options;
 mod peer;
 mod quiet;
 mod resources;

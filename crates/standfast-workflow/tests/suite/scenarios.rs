@@ -26,6 +26,20 @@ fn every_scenario_comes_out_as_it_must() {
     assert!(cases >= CASES_MIN, "only {cases} cases were found");
 }
 
+#[test]
+fn every_example_comes_out_as_its_tests_say() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let mut cases = 0;
+    for name in ["shop", "trip"] {
+        for file in test_files(&examples.join(name).join("workflows")) {
+            let played = play(&file);
+            cases += played.cases;
+            assert!(played.failures.is_empty(), "{}", played.failures.join("\n"));
+        }
+    }
+    assert!(cases >= 10, "only {cases} cases were found");
+}
+
 pub(crate) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios")
 }

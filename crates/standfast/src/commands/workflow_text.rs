@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 use standfast_model::Stamp;
-use standfast_workflow::{Event, Record, Run, ScopeId, State};
+use standfast_workflow::{Event, Record, Run, ScopeId, State, undone_by};
 
 use crate::output::{Output, Paint};
 
 /// Longest value that is shown in one line, in characters.
 const VALUE_MAX: usize = 100;
+/// What the name of what undoes a task begins with.
+const UNDOING: &str = "undoing ";
 
 /// What a run is doing now, in one line.
 pub(super) fn doing(run: &Run, now: Stamp) -> String {
@@ -38,8 +40,8 @@ pub(super) fn timeline(records: &[Record], output: Output) -> String {
     let mut tasks: HashMap<ScopeId, Arc<str>> = HashMap::from([(ScopeId::ROOT, "".into())]);
     for record in records {
         for event in &record.events {
-            if let Event::Entered { scope, task, .. } = event {
-                tasks.insert(*scope, Arc::clone(task));
+            if let Event::Entered { scope, task, state, .. } = event {
+                tasks.insert(*scope, named(task, state));
             }
             let Some((paint, what)) = line(event, &tasks) else { continue };
             let what = paint.map_or_else(|| what.clone(), |paint| output.paint(paint, &what));
@@ -48,6 +50,15 @@ pub(super) fn timeline(records: &[Record], output: Output) -> String {
         }
     }
     text
+}
+
+/// What a scope is called: its task's place, or what it is instead of a task.
+fn named(task: &Arc<str>, state: &State) -> Arc<str> {
+    match state {
+        State::Round => format!("a round of {task}").into(),
+        State::Compensating { .. } => format!("{UNDOING}{}", undone_by(task).unwrap_or(task)).into(),
+        _ => Arc::clone(task),
+    }
 }
 
 fn line(event: &Event, tasks: &HashMap<ScopeId, Arc<str>>) -> Option<(Option<Paint>, String)> {
@@ -59,6 +70,9 @@ fn line(event: &Event, tasks: &HashMap<ScopeId, Arc<str>>) -> Option<(Option<Pai
             State::Waiting { until } => format!("{task} waits until {until}"),
             State::Listening(_) => format!("{task} waits for events"),
             State::Loop { items, .. } => format!("{task} begins with {} items", items.len()),
+            State::Join { items, .. } => format!("{task} begins with {} items, side by side", items.len()),
+            State::Round => format!("a round of {task} begins"),
+            State::Compensating { .. } => format!("{} is undone", undone_by(task).unwrap_or(task)),
             State::Asking => format!("{task} asks"),
             _ => format!("{task} begins"),
         }),
@@ -67,6 +81,13 @@ fn line(event: &Event, tasks: &HashMap<ScopeId, Arc<str>>) -> Option<(Option<Pai
             Some(output) => format!("{task} yields {}", short(output)),
             None => format!("{task} is done"),
         }),
+        Event::Left { scope, .. } if of(scope).starts_with(UNDOING) => {
+            plain(format!("{} was undone", &of(scope)[UNDOING.len()..]))
+        }
+        Event::Faulted { scope, problem } if of(scope).starts_with(UNDOING) => {
+            let task = &of(scope)[UNDOING.len()..];
+            Some((Some(Paint::Bad), format!("{task} could not be undone: {problem}")))
+        }
         Event::Left { scope, output, .. } => plain(format!("{} yields {}", of(scope), short(output))),
         Event::Failed { task, problem, .. } => Some((Some(Paint::Bad), format!("{task} fails: {problem}"))),
         Event::Faulted { scope, problem } => {
@@ -81,6 +102,10 @@ fn line(event: &Event, tasks: &HashMap<ScopeId, Arc<str>>) -> Option<(Option<Pai
             }
             State::Trying { .. } => format!("{} is tried again", of(scope)),
             State::Catching { .. } => format!("{} catches", of(scope)),
+            State::Undoing { problem, .. } => {
+                let what = if *scope == ScopeId::ROOT { "the run" } else { of(scope) };
+                format!("{what} is undone, since {problem}")
+            }
             _ => return None,
         }),
         Event::Emitted { event } => plain(format!("publishes {}", short(event))),

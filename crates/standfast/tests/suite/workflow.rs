@@ -156,6 +156,32 @@ do:
 }
 
 #[test]
+fn a_timeline_tells_what_was_undone_and_what_could_not_be() {
+    let world = World::new();
+    world.write(
+        "saga.yaml",
+        "document: {dsl: 1.0.3, namespace: tests, name: saga, version: 1.0.0}
+do:
+  - one: {run: {shell: {command: echo one}}, metadata: {standfast: {compensate: [{undo: {run: {shell: {command: echo undone}}}}]}}}
+  - two: {set: {a: 1}, metadata: {standfast: {compensate: [{undo: {run: {shell: {command: exit 3}}}}]}}}
+  - all:
+      for: {in: '[1, 2]'}
+      metadata: {standfast: {concurrency: 2}}
+      do: [{each: {set: '${ $item }'}}]
+  - three: {run: {shell: {command: exit 4}}}
+",
+    );
+    world.run(&["workflow", "run", "saga.yaml", "--timeline"]).expect(1).says(&[
+        "/do/2/all begins with 2 items, side by side",
+        "a round of /do/2/all yields 1",
+        "the run is undone, since runtime",
+        "/do/1/two could not be undone: runtime",
+        "/do/0/one was undone",
+        "not undone: /do/1/two",
+    ]);
+}
+
+#[test]
 fn runs_of_a_stack_go_on_when_the_node_is_killed() {
     let world = World::with_quick("");
     std::fs::create_dir_all(world.stack().join("workflows")).unwrap();

@@ -57,6 +57,10 @@ impl Shop {
         self.send(Method::GET, url, &[], String::new()).await
     }
 
+    pub(crate) async fn delete(&self, url: &str) -> Reply {
+        self.send(Method::DELETE, url, &[], String::new()).await
+    }
+
     async fn send(&self, method: Method, url: &str, headers: &[(&str, &str)], body: String) -> Reply {
         let mut request = Request::builder().method(method).uri(url);
         for (name, value) in headers {
@@ -90,6 +94,11 @@ pub(crate) async fn serve_orders(state: &FakeState, inventory: &str, payments: &
         ..config(state, "orders")
     };
     serve("orders", shop::orders::routes(&config).unwrap()).await
+}
+
+/// A replica of what trips are made of.
+pub(crate) async fn serve_bookings(state: &FakeState) -> String {
+    serve("bookings", shop::bookings::routes(&config(state, "bookings")).unwrap()).await
 }
 
 /// One more replica of the inventory.

@@ -32,9 +32,10 @@ pub use try_catch::{Catch, ErrorFilter, Try};
 pub(crate) use call::PROTOCOLS;
 pub(crate) use raise::ERROR;
 
+use super::options::{Metadata, OfTask, TaskOptions, place_of_compensate};
 use super::period::Delay;
 use super::policy::{Timeout, timeout};
-use super::value::{Condition, Expression, INPUT, Input, NAME, Named, OUTPUT, Output, Template, open_object};
+use super::value::{Condition, Expression, INPUT, Input, NAME, Named, OUTPUT, Output, Template};
 use crate::diagnostics::shown;
 use crate::shape::{Context, Fields, FromText, Object, Shape, decode_object};
 use crate::source::{At, Span};
@@ -61,8 +62,10 @@ pub struct Task {
     pub timeout: Option<Named<Timeout>>,
     /// What comes next.
     pub then: Then,
-    /// What others want to know about it; `standfast` is ours.
+    /// What others want to know about it; what is under `standfast` is read, too.
     pub metadata: Map<String, Value>,
+    /// What `metadata.standfast` says.
+    pub options: TaskOptions,
     /// What it does.
     pub kind: Kind,
     pub(crate) places: Places,
@@ -73,6 +76,7 @@ pub struct Task {
 pub(crate) struct Places {
     pub(crate) name: Span,
     pub(crate) then: Option<Span>,
+    pub(crate) compensate: Option<Span>,
 }
 
 impl PartialEq for Places {
@@ -122,6 +126,15 @@ pub enum Kind {
     Try(Box<Try>),
     /// Waits for a time.
     Wait(Delay),
+}
+
+impl Task {
+    /// The lists of tasks within it, and of those that undo it.
+    pub fn lists(&self) -> Vec<&[Task]> {
+        let mut lists = self.kind.lists();
+        lists.extend((!self.options.compensate.is_empty()).then_some(self.options.compensate.as_slice()));
+        lists
+    }
 }
 
 impl Kind {
@@ -249,8 +262,9 @@ pub(crate) fn task(name: At<String>, node: &Node, cx: &mut Context<'_>) -> Task 
         timeout: None,
         then: Then::Continue,
         metadata: Map::new(),
+        options: TaskOptions::default(),
         kind: unreadable(),
-        places: Places { name: name.span, then: None },
+        places: Places { name: name.span, then: None, compensate: None },
     });
     task.name = name.value;
     task
@@ -285,6 +299,7 @@ fn read_task(name: &At<String>, node: &Node, cx: &mut Context<'_>) -> Option<Tas
         }
         return None;
     };
+    let compensate = has("metadata").and_then(|metadata| place_of_compensate(&metadata.value));
     let mut others = words().filter(|other| *other != word && !(word == "for" && *other == "do"));
     if let Some(other) = others.find_map(has) {
         let message = format!("`{}` beside `{word}`: a task does one thing", other.key.text);
@@ -301,7 +316,13 @@ fn read_task(name: &At<String>, node: &Node, cx: &mut Context<'_>) -> Option<Tas
         let timeout = f.optional("timeout", "After which time it is given up.", timeout());
         let then_place = f.value_place_of("then");
         let then = f.optional("then", "What comes next.", THEN).unwrap_or_default();
-        let metadata = f.optional("metadata", "What others want to know about it.", open_object());
+        let options = Metadata(OfTask { kind: word, callee: text_of(has("call")) });
+        let metadata = f.optional("metadata", "What others want to know about it.", options);
+        let (metadata, options) = metadata.unwrap_or_default();
+        let options = options.unwrap_or_default();
+        if let (Some(_), Some(place)) = (options.parallel, f.place_of("while")) {
+            side_by_side(f, place);
+        }
         let kind = read(f);
         is_read = kind.is_some();
         Some(Task {
@@ -312,13 +333,31 @@ fn read_task(name: &At<String>, node: &Node, cx: &mut Context<'_>) -> Option<Tas
             export,
             timeout,
             then,
-            metadata: metadata.unwrap_or_default(),
+            metadata,
+            options,
             kind: kind.unwrap_or_else(unreadable),
-            places: Places { name: name.span, then: then_place },
+            places: Places { name: name.span, then: then_place, compensate },
         })
     });
     // What is missing is reported when all keys were read, so only now it is known whether the reason was told.
     if is_read || cx.reports.errors() > errors { task } else { None }
+}
+
+fn text_of(entry: Option<&Entry>) -> Option<String> {
+    match &entry?.value.value {
+        yaml::Value::Scalar(scalar) => Some(scalar.text.to_string()),
+        _ => None,
+    }
+}
+
+/// Rounds side by side have nothing that one could tell the next.
+fn side_by_side(f: &mut Fields<'_, '_>, place: Span) {
+    if let Some((_, cx)) = f.reading() {
+        let message = "`while` beside `concurrency`: of rounds side by side none comes after another";
+        let hint =
+            "leave one of them out; each round is given the input of the `for`, not what another yielded";
+        cx.reports.error_hint(place, message, hint);
+    }
 }
 
 /// A flow directive.

@@ -1,0 +1,164 @@
+//! What names the steps of a run to others, and which of them are to be undone if it fails.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Problem, Run, ScopeId, State};
+use crate::decide::size_of;
+
+/// A task that was done, and is undone if what it is a part of fails.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Undo {
+    /// Its place in the document.
+    pub task: Arc<str>,
+    /// Its place in the run.
+    pub place: Arc<str>,
+    /// What named it to others, unless the document gave another name: what undoes it has names made of this one.
+    pub key: Arc<str>,
+    /// What it was given.
+    pub input: Arc<Value>,
+    /// What it yielded.
+    pub output: Arc<Value>,
+    /// About how many bytes these take.
+    pub bytes: usize,
+    /// What it was a part of, from within to the workflow itself.
+    pub within: Vec<ScopeId>,
+}
+
+/// A place in a run whose task was undone, and may be done again by another attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Undone {
+    /// The place in the run.
+    pub place: Arc<str>,
+    /// How often.
+    pub times: u32,
+    /// What may make another attempt.
+    pub within: ScopeId,
+}
+
+/// A task that could not be undone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NotUndone {
+    /// Its place in the document.
+    pub task: Arc<str>,
+    /// Why.
+    pub problem: Problem,
+}
+
+/// What the place of what undoes a task ends with, after that of the task.
+pub(crate) const COMPENSATE: &str = "/metadata/standfast/compensate";
+
+/// The task that is undone by what stands at this place of the document, if that undoes one.
+pub fn undone_by(pointer: &str) -> Option<&str> {
+    pointer.strip_suffix(COMPENSATE)
+}
+
+impl Run {
+    /// What names an effect of a scope: the same for every attempt of the same step, over retries, recovery and other machines,
+    /// and another one for every other step. What was undone and is done again is another step.
+    pub fn key(&self, id: ScopeId) -> String {
+        let Some(scope) = self.scopes.get(&id) else { return format!("{}.", self.id) };
+        let Some(parent) = scope.parent else { return format!("{}.", self.id) };
+        if let State::Compensating { key } = &scope.state {
+            return format!("{key}!");
+        }
+        let place = self.place(parent, scope.ordinal, &scope.task);
+        let times = self.times_undone(parent, &place);
+        let named = scope.key.as_ref().map_or(place, ToString::to_string);
+        numbered(named, times)
+    }
+
+    /// The place in the run of a scope's task: the numbers of the steps that led to it, and its place in the document.
+    pub(crate) fn place(&self, holder: ScopeId, ordinal: u32, task: &str) -> String {
+        let mut path = vec![ordinal];
+        let mut undoes = None;
+        for (_, scope) in self.holders(holder) {
+            if let State::Compensating { key } = &scope.state {
+                undoes = Some((key, &scope.task));
+                break;
+            }
+            if scope.parent.is_some() {
+                path.push(scope.ordinal);
+            }
+        }
+        path.reverse();
+        let path: Vec<String> = path.iter().map(u32::to_string).collect();
+        let path = path.join(".");
+        match undoes {
+            None => format!("{}.{path}{task}", self.id),
+            Some((key, undoing)) => format!("{key}!{path}{}", task.strip_prefix(&**undoing).unwrap_or(task)),
+        }
+    }
+
+    /// How often a task, or what it is a part of, was undone before.
+    pub(crate) fn times_undone(&self, holder: ScopeId, place: &str) -> u32 {
+        if self.undone.is_empty() {
+            return 0;
+        }
+        let times = |place: &str| -> u32 {
+            self.undone.iter().filter(|undone| *undone.place == *place).map(|undone| undone.times).sum()
+        };
+        let around = self.holders(holder).filter_map(|(_, scope)| {
+            let place = self.place(scope.parent?, scope.ordinal, &scope.task);
+            Some(times(&place))
+        });
+        times(place) + around.sum::<u32>()
+    }
+
+    /// What is to be undone is known from now on.
+    pub(super) fn owe(
+        &mut self,
+        holder: ScopeId,
+        ordinal: u32,
+        task: &Arc<str>,
+        input: &Arc<Value>,
+        output: &Arc<Value>,
+    ) {
+        let place = self.place(holder, ordinal, task);
+        let key: Arc<str> = numbered(place.clone(), self.times_undone(holder, &place)).into();
+        let within = self.holders(holder).map(|(id, _)| id).collect();
+        // What another attempt has done again is the same effect: it is undone once.
+        self.undo.retain(|undo| undo.key != key);
+        let bytes = size_of(input) + size_of(output) + place.len();
+        let (input, output) = (Arc::clone(input), Arc::clone(output));
+        self.undo.push(Undo {
+            task: Arc::clone(task),
+            place: place.into(),
+            key,
+            input,
+            output,
+            bytes,
+            within,
+        });
+    }
+
+    /// What undoes a task has come to its end, if that is what this scope does.
+    pub(super) fn undoing_ends(&mut self, id: ScopeId, problem: Option<&Problem>) {
+        let Some(scope) = self.scopes.get(&id) else { return };
+        let (State::Compensating { key }, Some(parent)) = (&scope.state, scope.parent) else { return };
+        let Some(at) = self.undo.iter().position(|undo| undo.key == *key) else { return };
+        let Undo { task, place, .. } = self.undo.remove(at);
+        if let Some(problem) = problem {
+            if let Some(State::Undoing { failed, .. }) =
+                self.scopes.get_mut(&parent).map(|scope| &mut scope.state)
+            {
+                failed.push(NotUndone { task, problem: problem.clone() });
+            }
+            return;
+        }
+        let is_trying = |state: &State| matches!(state, State::Trying { .. });
+        let outermost = self.holders(parent).filter(|(_, scope)| is_trying(&scope.state)).last();
+        let Some((within, _)) = outermost else { return };
+        match self.undone.iter_mut().find(|undone| undone.place == place) {
+            Some(undone) => undone.times += 1,
+            None => self.undone.push(Undone { place, times: 1, within }),
+        }
+    }
+}
+
+/// The name of a step that was undone so often before.
+fn numbered(name: String, times: u32) -> String {
+    if times == 0 { name } else { format!("{name}*{}", times + 1) }
+}
