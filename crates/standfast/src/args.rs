@@ -11,7 +11,8 @@ pub(crate) use crate::fault_args::{
 pub(crate) use crate::workflow_args::{
     WorkflowArgs, WorkflowChangeArgs, WorkflowCheckArgs, WorkflowCommand, WorkflowEventArgs,
     WorkflowFilterArgs, WorkflowListArgs, WorkflowManyArgs, WorkflowOneArgs, WorkflowRedoArgs,
-    WorkflowRenderArgs, WorkflowRetryArgs, WorkflowRunArgs, WorkflowStartArgs, WorkflowTestArgs,
+    WorkflowRenderArgs, WorkflowRetryArgs, WorkflowRunArgs, WorkflowStartArgs, WorkflowStuckArgs,
+    WorkflowTestArgs,
 };
 
 /// Runs services so that they hold under load and failure, and proves it before production does.

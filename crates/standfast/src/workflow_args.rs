@@ -34,6 +34,12 @@ const LIST_EXAMPLES: &str = "Examples:
   standfast workflow list --status faulted --error 503 --started-after 2026-03-01T09:00:00Z --started-before 2026-03-01T10:00:00Z
   standfast workflow list --workflow checkout --limit 1000 --json | jq -r '.runs[].id'";
 
+const STUCK_EXAMPLES: &str = "Examples:
+  standfast workflow stuck --stack examples/shop
+  standfast workflow stuck --json | jq -r '.runs[] | select(.kind == \"unheard\") | .id'
+
+Exit codes: 0 there is none, 1 there are some.";
+
 const CANCEL_EXAMPLES: &str = "Examples:
   standfast workflow cancel 01m83nkhpppkbm2skfgs2bd4h9
   standfast workflow cancel --workflow checkout --started-before 2h --dry-run     which, and how many
@@ -100,6 +106,9 @@ pub(crate) enum WorkflowCommand {
     /// List runs: those that go on, then those that have ended, the latest of each first
     #[command(after_help = LIST_EXAMPLES)]
     List(WorkflowListArgs),
+    /// List runs that do not go on, and why
+    #[command(after_help = STUCK_EXAMPLES)]
+    Stuck(WorkflowStuckArgs),
     /// Show where a run stands, and all that happened to it
     #[command(after_help = "Examples:\n  standfast workflow show 01m83nkhpppkbm2skfgs2bd4h9")]
     Show(WorkflowOneArgs),
@@ -218,6 +227,16 @@ pub(crate) struct WorkflowManyArgs {
     /// Do it to all that fit
     #[arg(long, conflicts_with_all = ["run", "dry_run"])]
     pub(crate) yes: bool,
+}
+
+/// `workflow stuck`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowStuckArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) stack: NamedStack,
 }
 
 /// A run.

@@ -9,7 +9,7 @@ use super::Asked;
 use super::answer::{Answer, bad, data, refused};
 use super::routes::LIMIT_MAX;
 use super::runs::as_value;
-use crate::engine::{Engine, Filter, STATUS_WORDS};
+use crate::engine::{Engine, Filter, STATUS_WORDS, Stuck};
 use crate::run::RunId;
 
 /// Runs in one answer, unless asked for another number.
@@ -17,6 +17,15 @@ const LIMIT: usize = 100;
 
 pub(super) fn workflows(engine: &Engine) -> Response<Bytes> {
     data(StatusCode::OK, &json!({"workflows": engine.workflows()}))
+}
+
+pub(super) fn stuck(engine: &Engine) -> Response<Bytes> {
+    let told = |run: Stuck| {
+        let Stuck { id, since, kind, why, hint } = run;
+        json!({"id": id, "since": since.to_string(), "kind": kind.word(), "why": why, "hint": hint})
+    };
+    let runs: Vec<Value> = engine.stuck().into_iter().map(told).collect();
+    data(StatusCode::OK, &json!({"runs": runs}))
 }
 
 /// Runs that fit, the latest first.

@@ -161,6 +161,14 @@ fn schemas() -> Value {
         ("type", text.clone()),
         ("specversion", json!({"const": "1.0"})),
     ];
+    let kinds = json!({"enum": ["broken", "endless", "overdue", "unheard"]});
+    let stuck = [
+        ("id", id()),
+        ("since", text.clone()),
+        ("kind", kinds),
+        ("why", text.clone()),
+        ("hint", text.clone()),
+    ];
     let given = object(&[("runs", number)], 1);
     let next = json!({"anyOf": [id(), {"type": "null"}]});
     json!({
@@ -182,6 +190,8 @@ fn schemas() -> Value {
         "Record": object(&record, 4),
         "History": object(&[("id", id()), ("records", list(reference("Record")))], 2),
         "Ended": {"anyOf": [reference("Run"), object(&[("id", id())], 1)]},
+        "Stuck": object(&stuck, 5),
+        "StuckRuns": object(&[("runs", list(reference("Stuck")))], 1),
         "Reason": object(&[("reason", text.clone())], 0),
         "Changed": object(&[("id", id()), ("status", reference("Status"))], 2),
         "Event": object(&event, 3),

@@ -12,6 +12,7 @@ pub(super) enum Operation {
     Start,
     StartVersion,
     Runs,
+    Stuck,
     Run,
     History,
     End,
@@ -200,6 +201,14 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "Runs that fit all that is said, the latest first",
         query: &[STATUS, WORKFLOW, STARTED_AFTER, STARTED_BEFORE, INPUT, ERROR, LIMIT, AFTER],
         answer: "Runs",
+        ..BASE
+    },
+    Route {
+        path: "/v1/stuck",
+        operation: Operation::Stuck,
+        name: "listStuckRuns",
+        summary: "Runs that do not go on, and why",
+        answer: "StuckRuns",
         ..BASE
     },
     Route {

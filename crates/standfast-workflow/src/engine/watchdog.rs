@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
 use standfast_model::Stamp;
 
 use super::Engine;
@@ -21,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const STUCK_MAX: usize = 1_000;
 
 /// A run that does not go on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stuck {
     /// Which.
     pub id: RunId,
@@ -36,8 +35,7 @@ pub struct Stuck {
 }
 
 /// Of what kind a run's trouble is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StuckKind {
     /// It cannot be read, written or driven on.
     Broken,

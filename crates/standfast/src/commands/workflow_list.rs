@@ -7,7 +7,7 @@ use standfast_runtime::Clock;
 
 use super::Call;
 use super::workflow_live::{ANSWER_MAX, ask};
-use crate::args::{WorkflowFilterArgs, WorkflowListArgs};
+use crate::args::{WorkflowFilterArgs, WorkflowListArgs, WorkflowStuckArgs};
 use crate::exit;
 use crate::failure::Failure;
 use crate::output::Paint;
@@ -52,6 +52,29 @@ pub(super) fn list(args: &WorkflowListArgs, call: &Call) -> Result<u8, Failure> 
     }
     call.output.data(&text)?;
     Ok(exit::DONE)
+}
+
+pub(super) fn stuck(args: &WorkflowStuckArgs, call: &Call) -> Result<u8, Failure> {
+    let answer = ask(&args.stack, Method::GET, "/v1/stuck", None, None, ANSWER_MAX, call)?;
+    let runs = answer["runs"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let code = if runs.is_empty() { exit::DONE } else { exit::UNDER_TEST };
+    if args.json {
+        call.output.json(&answer)?;
+        return Ok(code);
+    }
+    if runs.is_empty() {
+        call.output.note("no run is stuck");
+        return Ok(code);
+    }
+    let mut text = String::new();
+    for run in runs {
+        let of = |field: &str| run[field].as_str().unwrap_or_default();
+        let kind = call.output.paint_data(Paint::Bad, of("kind"));
+        let (id, why, since, hint) = (of("id"), of("why"), of("since"), of("hint"));
+        text.push_str(&format!("{id}  {kind}  since {since}: {why}\n{:26}  {hint}\n", ""));
+    }
+    call.output.data(&text)?;
+    Ok(code)
 }
 
 /// What the filter is in a query, each parameter with an `&` before it.
