@@ -435,13 +435,19 @@ impl Court<'_> {
 
     /// Whether the generator itself was late in a slice, so that its latencies are the machine's and not the system's.
     fn is_noisy(&self, start: Stamp, length: Duration) -> bool {
-        let first = start.since(self.record.load_from).as_secs();
-        let last = start.plus(length).since(self.record.load_from).as_secs();
+        !self.late_by(start, start.plus(length)).is_zero()
+    }
+
+    /// By how much the generator was late in the seconds from one moment to another in which it was: as far as is known so long
+    /// the machine stood still, and nobody on it did anything.
+    fn late_by(&self, from: Stamp, to: Stamp) -> Duration {
+        let first = from.since(self.record.load_from).as_secs();
+        let last = to.since(self.record.load_from).as_secs();
         let limit = u64::try_from(self.record.options.thresholds.lag_noise.as_micros()).unwrap_or(u64::MAX);
         let index = |second: u64| usize::try_from(second).unwrap_or(usize::MAX);
         let seconds =
             self.record.measured.seconds.iter().take(index(last).saturating_add(1)).skip(index(first));
-        seconds.into_iter().any(|second| second.lag_p99_us > limit)
+        Duration::from_micros(seconds.map(|second| second.lag_p99_us).filter(|lag| *lag > limit).sum())
     }
 
     /// Whether the system's own word on readiness was true.
@@ -466,7 +472,8 @@ impl Court<'_> {
             return;
         }
         let readiness = &fault.readiness;
-        let limit = bit_at.plus(lag_max);
+        let looked_to = readiness.last_called_ready_at.unwrap_or(bit_at).max(bit_at);
+        let limit = bit_at.plus(lag_max).plus(self.late_by(bit_at, looked_to));
         if readiness.last_called_ready_at.is_some_and(|at| at > limit) {
             let state = if is_freeze { "frozen" } else { "dead" };
             let text = format!(

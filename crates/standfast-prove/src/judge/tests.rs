@@ -150,6 +150,12 @@ fn readiness_must_tell_the_truth_where_the_probe_can_see_it() {
             Readiness { surveys: 30, last_called_ready_at: Some(at), victim: None, last_survey_at: Some(at) };
     };
     assert!(says(&judged(lies), "passes although the replica is frozen"));
+    // While the machine stands still nobody notices anything.
+    let still = judged(|record, journal| {
+        lies(record, journal);
+        record.measured.seconds.iter_mut().for_each(|second| second.lag_p99_us = 60_000_000);
+    });
+    assert!(!says(&still, "passes although the replica is frozen"), "{:#?}", still.reasons);
     let by_port = judged(|record, journal| {
         lies(record, journal);
         record.services[0].probe_sees_a_freeze = false;
