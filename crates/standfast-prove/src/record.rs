@@ -177,12 +177,17 @@ impl LoadFacts {
     }
 }
 
+/// So many probes may go unanswered before a replica is unready.
+const SILENCES_MAX: u32 = 2;
+
 impl ServiceFacts {
     pub(crate) fn of(stack: &Stack, thresholds: &Thresholds) -> Vec<Self> {
         let facts = |service: &standfast_model::Service| {
             let check = &service.healthcheck;
-            // Readiness follows each probe; it takes no `retries` failures as liveness does.
-            let lag = check.interval + check.timeout + thresholds.probe_slack;
+            // Who says no is unready with the next probe; who is silent is asked a second time, at once, before that is believed. It takes
+            // no `retries` failures as liveness does, unless that is one.
+            let silence = check.timeout * SILENCES_MAX.min(check.retries.max(1));
+            let lag = check.interval + silence + thresholds.probe_slack;
             Self {
                 name: service.name.clone(),
                 replicas: service.deploy.replicas,
