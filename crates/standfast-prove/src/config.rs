@@ -143,7 +143,7 @@ pub struct Thresholds {
     pub lag_p99_max: Duration,
     /// A generator that used more than this share of one core proves nothing.
     pub cpu_share_max: f64,
-    /// Added to a probe's interval and timeout before "still ready" is a lie.
+    /// Added to a probe's interval and two timeouts before "still ready" is a lie.
     #[serde(rename = "probe_slack_ms", with = "crate::millis")]
     pub probe_slack: Duration,
 }

@@ -193,7 +193,7 @@ pub(crate) fn rules(record: &Record, judgement: &Judgement) -> Vec<String> {
         ),
         "the kill of one of several replicas may fail no request that a repeat can save".to_owned(),
         format!(
-            "a frozen or dead replica may count as ready for its probe's interval and timeout and {}",
+            "a frozen or dead replica may count as ready for its probe's interval, two timeouts and {}",
             time(thresholds.probe_slack)
         ),
         format!(
