@@ -105,7 +105,7 @@ impl Reserve {
         let is_full = !self.refill() || (*health == Health::Full && self.available() < self.bytes);
         let folder = self.path.parent().unwrap_or(&self.path).display();
         is_full.then(|| {
-            format!("the disk of {folder} is full: the state API refuses writes until there is room; all else goes on")
+            format!("the disk of {folder} is full: the state API refuses writes and workflows stand still until there is room; all else goes on")
         })
     }
 
