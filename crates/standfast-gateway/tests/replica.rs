@@ -82,7 +82,6 @@ impl Replica {
         let address = listener.local_addr().unwrap();
         let replica = Self { address, shared: Arc::clone(&shared), _port: port };
         let accepting = async move {
-            let mut connections = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 shared.connections.fetch_add(1, Ordering::SeqCst);
@@ -90,21 +89,28 @@ impl Replica {
                     let shared = Arc::clone(&shared);
                     service_fn(move |request| answer(Arc::clone(&shared), request))
                 };
-                connections.spawn(async move {
+                let connection = async move {
                     let served = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service);
                     let _broken_off = served.with_upgrades().await;
-                });
+                };
+                shared.tasks.lock().unwrap().spawn(connection);
             }
         };
         replica.shared.tasks.lock().unwrap().spawn(accepting);
         replica
     }
 
-    /// As `kill -9`: the port refuses, connections break.
+    /// As `kill -9`: the port refuses, connections break. All of them are closed when this returns.
     pub(crate) async fn kill(&self) {
-        let mut tasks = std::mem::take(&mut *self.shared.tasks.lock().unwrap());
-        tasks.shutdown().await;
+        loop {
+            let mut tasks = std::mem::take(&mut *self.shared.tasks.lock().unwrap());
+            if tasks.is_empty() {
+                break;
+            }
+            // One that accepts may have put a last connection into the new set before it ended.
+            tasks.shutdown().await;
+        }
     }
 
     pub(crate) fn set(&self, mood: Mood) {

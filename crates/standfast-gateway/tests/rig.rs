@@ -143,7 +143,8 @@ impl Rig {
 
     pub(crate) fn endpoint_stats_at(&self, address: SocketAddr) -> EndpointStats {
         let stats = self.stats();
-        stats.endpoints.into_values().find(|stats| stats.address == Some(address)).unwrap()
+        // As above: before the first request nothing may be known of it.
+        stats.endpoints.into_values().find(|stats| stats.address == Some(address)).unwrap_or_default()
     }
 
     pub(crate) async fn client(&self) -> Client {
