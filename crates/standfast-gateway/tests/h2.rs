@@ -616,7 +616,7 @@ async fn idle_connections_are_told_to_leave_and_stuck_streams_are_reset() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_preface_may_come_in_pieces() {
     let replica = Replica::start().await;
-    let limits = Limits { header_read_max: Duration::from_millis(100), ..Limits::default() };
+    let limits = Limits { header_read_max: Duration::from_secs(2), ..Limits::default() };
     let rig = limited(limits, snapshot(endpoints(&[&replica])));
     let mut stream = Net::real().connect_tcp(rig.public).await.unwrap();
     for byte in PREFACE {

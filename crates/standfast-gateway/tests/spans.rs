@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 use standfast_gateway::{Exposition, SpanCounts, SpanSender, Spans, export_spans};
 use standfast_model::OtlpEndpoint;
 use standfast_runtime::http::{Listener, ServerLimits, serve};
@@ -265,12 +266,18 @@ async fn a_collector_that_never_answers_holds_up_nothing_and_fills_no_memory() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_nobody_listens_requests_go_on_and_the_last_spans_are_counted_as_lost() {
     let a = Replica::start().await;
-    let nobody = crate::rig::socket().local_addr().unwrap();
+    // Held, so that no other test gets the port, and not listened at.
+    let held = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    held.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let nobody = held.local_addr().unwrap().as_socket().unwrap();
     let traced = Traced::start(&[&a], 1.0, nobody);
     let mut client = traced.rig.client().await;
     for _ in 0..10 {
         assert_eq!(client.get("/").await.status, 200);
     }
+    // The last spans are told a moment after their answer.
+    drop(client);
+    eventually("the connection is over", || traced.rig.gateway.stats().connections == 0).await;
     traced.stop.stop();
     let mut exporting = traced.exporting;
     exporting.join_next().await.unwrap().unwrap();

@@ -190,7 +190,8 @@ async fn clients_must_show_a_certificate_where_one_is_asked_for() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_says_nothing_is_closed_and_every_connection_is_closed_with_a_word() {
     let replica = Replica::start().await;
-    let limit = Duration::from_millis(100);
+    // Long enough for a handshake on a machine that is busy.
+    let limit = Duration::from_secs(1);
     let limits = Limits { header_read_max: limit, client_idle_max: limit, ..Limits::default() };
     let tls = server(&["shop"], None);
     let rig = TlsRig::start_with(limits, snapshot(endpoints(&[&replica])), tls);
@@ -202,7 +203,10 @@ async fn who_says_nothing_is_closed_and_every_connection_is_closed_with_a_word()
     let mut streams = H2::over(rig.connect("shop.test", &[b"h2"]).await.unwrap()).await;
     assert_eq!(streams.get("/").await.status, 200);
     assert_eq!(soon("the end", idle.read(&mut [0; 16])).await.unwrap(), 0);
-    streams.ended().await.unwrap();
+    // The client says goodbye too, and may find nobody there any more: that is no missing word.
+    if let Err(error) = streams.ended().await {
+        assert_eq!(error.get_io().map(std::io::Error::kind), Some(std::io::ErrorKind::BrokenPipe), "{error}");
+    }
 }
 
 #[test]
