@@ -292,6 +292,13 @@ impl<T> Admission<T> {
         }
     }
 
+    /// How long an answer may lie here before it is read.
+    pub(crate) const fn set_own(&mut self, own: Duration) {
+        if let Rule::Adaptive(limiter) = &mut self.rule {
+            limiter.set_own(own);
+        }
+    }
+
     /// When the next waiter will have waited for too long, if nothing else happens.
     pub(crate) fn next_due(&self, now: Stamp) -> Option<Stamp> {
         let interval = self.interval();

@@ -118,7 +118,10 @@ struct Live<'a> {
     /// Its place among the request's notes.
     number: usize,
     started: Stamp,
+    /// How long it may take until another replica is asked as well…
     patience: Duration,
+    /// …and until that happens although no other replica does better.
+    patience_max: Duration,
     extensions: u32,
     /// It has taken longer than it should, and its replica was judged for it.
     is_overdue: bool,
@@ -268,6 +271,7 @@ impl<'a> Race<'a> {
 
     fn begin(&mut self, endpoint: Rc<Endpoint>, now: Stamp) {
         let patience = self.patience();
+        let until_hedged = self.until_hedged(patience);
         let in_flight = InFlight::new(&self.call.service, &endpoint, now);
         let span_id = self.notes.is_traced.then(|| random_id(&mut self.call.worker.rng.borrow_mut()));
         let number = {
@@ -275,37 +279,45 @@ impl<'a> Race<'a> {
             notes.push(story::note(&in_flight, now, !self.live.is_empty(), span_id));
             notes.len() - 1
         };
-        let work = Box::pin(attempt(self.call, self.outgoing, in_flight, patience, span_id));
+        let work = Box::pin(attempt(self.call, self.outgoing, in_flight, until_hedged, span_id));
         self.live.push(Live {
             endpoint,
             number,
             started: now,
-            patience,
+            patience: until_hedged,
+            patience_max: patience,
             extensions: 0,
             is_overdue: false,
             work,
         });
     }
 
-    /// How long the next attempt may take before another replica looks better.
+    /// How long the next attempt may take before its replica looks dead.
     fn patience(&self) -> Duration {
+        let usual = self.call.service.usual_latency();
+        let patience = usual.map_or(PATIENCE_UNKNOWN, |usual| (usual * PATIENCE).max(PATIENCE_MIN));
+        patience.saturating_mul(PATIENCE_GROWTH.saturating_pow(self.attempts()))
+    }
+
+    /// How long it may take before another replica is asked as well, in case this one is slow.
+    fn until_hedged(&self, patience: Duration) -> Duration {
         let service = &self.call.service;
-        let attempts = self.sent + u32::try_from(self.live.len()).unwrap_or(u32::MAX);
-        let is_hedged = attempts == 0
+        let is_hedged = self.attempts() == 0
             && service.policy.borrow().hedge
             && matches!(self.outgoing.head.method, Method::GET | Method::HEAD);
         let hedge = if is_hedged { service.hedge_after() } else { None };
-        let usual =
-            service.usual_latency().map_or(PATIENCE_UNKNOWN, |usual| (usual * PATIENCE).max(PATIENCE_MIN));
-        let patience = usual.saturating_mul(PATIENCE_GROWTH.saturating_pow(attempts));
         hedge.map_or(patience, |hedge| hedge.min(patience))
+    }
+
+    /// Those that were sent and those that are under way.
+    fn attempts(&self) -> u32 {
+        self.sent + u32::try_from(self.live.len()).unwrap_or(u32::MAX)
     }
 
     /// Whether one more attempt may follow although something was sent.
     fn may_repeat(&self) -> bool {
         let policy = self.call.service.policy.borrow();
-        let attempts = self.sent + u32::try_from(self.live.len()).unwrap_or(u32::MAX);
-        self.outgoing.is_repeatable && self.call.service.repeats() && attempts < policy.attempts.max(1)
+        self.outgoing.is_repeatable && self.call.service.repeats() && self.attempts() < policy.attempts.max(1)
     }
 
     async fn next_event(&mut self) -> Event {
@@ -325,7 +337,7 @@ impl<'a> Race<'a> {
                 }
                 Poll::Pending
             });
-            if let Ok((endpoint, number, outcome)) = clock.timeout(until.since(now), ended).await {
+            if let Some((endpoint, number, outcome)) = self.call.worker.until(until, now, ended).await {
                 return Event::Ended(endpoint, number, outcome);
             }
             if until == deadline {
@@ -336,6 +348,13 @@ impl<'a> Race<'a> {
                 // It was the gateway that stood still.
                 latest.extensions += 1;
                 latest.patience = clock.now().since(latest.started) + until.since(now);
+                continue;
+            }
+            if latest.patience < latest.patience_max
+                && !self.call.service.is_overtaken(&latest.endpoint, latest.started)
+            {
+                // All are late, or the gateway is: one more request would make it worse.
+                latest.patience = (latest.patience + latest.patience / 2).min(latest.patience_max);
                 continue;
             }
             return Event::Overdue;

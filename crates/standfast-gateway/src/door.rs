@@ -63,9 +63,12 @@ impl Door {
         self.admission.borrow().load()
     }
 
-    /// To be called every few dozen milliseconds.
-    pub(crate) fn tick(&self, now: Stamp, own_lag: Duration) {
-        self.admission.borrow_mut().tick(now, own_lag);
+    /// To be called every few dozen milliseconds. `own` is how long an answer may lie in this process before it is read.
+    pub(crate) fn tick(&self, now: Stamp, own_lag: Duration, own: Duration) {
+        let mut admission = self.admission.borrow_mut();
+        admission.tick(now, own_lag);
+        admission.set_own(own);
+        drop(admission);
         self.call_in(now);
     }
 

@@ -25,6 +25,7 @@
 
 mod access;
 mod admit;
+mod alarms;
 mod attempt;
 mod balance;
 mod body;

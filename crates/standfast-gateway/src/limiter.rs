@@ -103,6 +103,8 @@ pub(crate) struct Limiter {
     held_from: Option<f64>,
     trial: Option<Trial>,
     evidence: Evidence,
+    /// What of an answer's time may be this gateway's own.
+    own: Duration,
     /// The last window's mean, microseconds.
     latency_micros: f64,
     throughput: f64,
@@ -196,6 +198,7 @@ impl Limiter {
             held_from: None,
             trial: None,
             evidence: Evidence::default(),
+            own: Duration::ZERO,
             latency_micros: 0.0,
             throughput: 0.0,
         };
@@ -262,12 +265,28 @@ impl Limiter {
     /// Takes in what a request that left showed; `sample` is the time to its answer's head.
     pub(crate) fn observe(&mut self, sample: Option<Duration>, outcome: Outcome, in_flight: u32, now: Stamp) {
         match (outcome, sample) {
-            (Outcome::Answered, Some(sample)) => self.window.add(sample),
+            (Outcome::Answered, Some(sample)) => self.window.add(self.of_the_service(sample)),
             (Outcome::Overloaded, _) => self.window.overloaded += 1,
             _ => {}
         }
         if self.is_window_over(now) {
             self.turn(in_flight, now);
+        }
+    }
+
+    /// So long is what a gateway that is itself the bottleneck may take between an answer's arrival and its reading.
+    pub(crate) const fn set_own(&mut self, own: Duration) {
+        self.own = own;
+    }
+
+    /// An answer's time without what may be the gateway's own, but no less than it takes without load: a gateway that is busy makes
+    /// no service look slow, nor a slow one look fast.
+    fn of_the_service(&self, sample: Duration) -> Duration {
+        match self.base {
+            Some(base) if !self.own.is_zero() => {
+                sample.saturating_sub(self.own).max(sample.min(micros(base.exp())))
+            }
+            _ => sample,
         }
     }
 
@@ -513,4 +532,23 @@ fn ceiling(base: f64) -> f64 {
 
 fn micros(micros: f64) -> Duration {
     Duration::from_secs_f64(micros / 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_that_is_the_bottleneck_makes_no_service_look_slow_nor_fast() {
+        let mut limiter = Limiter::new(3, 1, Stamp::EPOCH);
+        let millis = Duration::from_millis;
+        assert_eq!(limiter.of_the_service(millis(9)), millis(9));
+        limiter.base = Some(10_000_f64.ln());
+        assert_eq!(limiter.of_the_service(millis(40)), millis(40));
+        limiter.set_own(millis(16));
+        let about = |sample, wanted: Duration| limiter.of_the_service(sample).abs_diff(wanted) < millis(1);
+        assert!(about(millis(40), millis(24)), "its own part is not the service's");
+        assert!(about(millis(20), millis(10)), "but what it takes without load is");
+        assert!(about(millis(4), millis(4)), "and a faster answer is one");
+    }
 }

@@ -24,8 +24,8 @@ use crate::upstream::h1::Connected;
 use crate::upstream::h2::Connections;
 use crate::upstream::transport::Transport;
 
-/// A connection that has rested for less is taken for what it was.
-const MOMENT: Duration = Duration::from_millis(1);
+/// A connection that has rested for less is taken for what it was, as long as the runtime has not heard that it was closed.
+const MOMENT: Duration = Duration::from_millis(50);
 /// Hedging earlier than this would be about the machine's noise.
 const HEDGE_MIN: Duration = Duration::from_millis(2);
 
@@ -53,6 +53,8 @@ pub(crate) struct Endpoint {
     /// Of its name: what consistent hashing knows it by.
     identity: u64,
     last_answer: Cell<Stamp>,
+    /// When the newest of the requests was sent that it has answered.
+    answered_from: Cell<Stamp>,
     #[expect(clippy::vec_box, reason = "a connection is hundreds of bytes and moves with every request")]
     idle: RefCell<Vec<Box<Connected>>>,
     pub(crate) h2: Connections,
@@ -77,6 +79,7 @@ impl Endpoint {
             ready_since: Cell::default(),
             identity: ring::stable_hash(seen.instance.replica.to_string().as_bytes()),
             last_answer: Cell::default(),
+            answered_from: Cell::default(),
             idle: RefCell::default(),
             h2: Connections::default(),
             idle_limits,
@@ -563,6 +566,7 @@ impl Service {
     ) {
         if evidence == Evidence::Answered {
             endpoint.last_answer.set(now);
+            endpoint.answered_from.set(endpoint.answered_from.get().max(now.minus(took)));
             self.recent.borrow_mut().observe(took, now);
         }
         if self.keeps_dead_replicas {
@@ -637,6 +641,17 @@ impl Service {
         let recent = self.recent.borrow();
         let (p50, p95) = (recent.p50()?, recent.p95()?);
         (!self.door.is_full()).then_some(p95.max(p50 * 2).max(HEDGE_MIN))
+    }
+
+    /// Whether a request that is at `endpoint` since `started` would be better off elsewhere: another replica has answered one that
+    /// was sent later, or has nothing to do. When neither is so, what is slow is not this replica: all are, or this gateway, and a
+    /// hedge would add to the load that makes them slow.
+    pub(crate) fn is_overtaken(&self, endpoint: &Rc<Endpoint>, started: Stamp) -> bool {
+        self.endpoints.borrow().iter().any(|other| {
+            !Rc::ptr_eq(other, endpoint)
+                && other.is_ready()
+                && (other.in_flight.get() == 0 || other.answered_from.get() >= started)
+        })
     }
 
     /// Compares a replica's pace with its peers', after an attempt of it has ended or was given up.

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::access::{AccessLog, AccessWriter, Entry as AccessEntry};
+use crate::alarms::{ALARM_MAX, Alarms};
 use crate::call::{self, Incoming};
 use crate::client::{Client, CoarseClock, Order};
 use crate::config::{Config, Limits, SWEEP_PERIOD};
@@ -39,6 +40,10 @@ const TICK: Duration = Duration::from_millis(20);
 const TICK_IDLE: Duration = Duration::from_millis(200);
 /// Lags shorter than this are normal.
 const LAG_MIN: Duration = Duration::from_millis(5);
+/// Shorter turns of the loop are not told from a service's time.
+const OWN_MIN: Duration = Duration::from_millis(1);
+/// The longest turn of late falls by this part at each look.
+const TURN_FADE: u32 = 16;
 /// Of the connections of a worker that has no room, one in so many is closed at a time if it is idle.
 const CLOSED_SHARE: usize = 64;
 /// From one look for idle connections to the next while there is no room.
@@ -86,6 +91,9 @@ pub(crate) struct Worker {
     pub(crate) net: Net,
     pub(crate) rng: RefCell<Rng>,
     pub(crate) buffers: Rc<BufferPool>,
+    alarms: Alarms,
+    /// The longest turn of the loop of late.
+    turn: Cell<Duration>,
     pub(crate) coarse_clock: CoarseClock,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) records: Records,
@@ -191,7 +199,8 @@ async fn tend(worker: Rc<Worker>) {
     loop {
         tokio::select! {
             biased;
-            () = worker.clock.sleep_until(due) => {}
+            () = worker.clock.sleep_until(worker.alarms.next(due)) => {}
+            () = worker.alarms.earlier() => continue,
             changed = changes.changed(), if is_fed => {
                 is_fed = changed.is_ok();
                 worker.refresh();
@@ -199,6 +208,11 @@ async fn tend(worker: Rc<Worker>) {
             }
         }
         let now = worker.clock.now();
+        worker.alarms.ring(now);
+        worker.measure_turn(now).await;
+        if now < due {
+            continue;
+        }
         let lag = now.since(due);
         worker.note_tick(now, lag);
         worker.tick.set(if worker.open() == 0 { TICK_IDLE } else { TICK });
@@ -224,6 +238,8 @@ impl Worker {
             net: Net::real(),
             rng: RefCell::new(rng),
             buffers: Rc::default(),
+            alarms: Alarms::default(),
+            turn: Cell::default(),
             coarse_clock: Rc::new(Cell::new(now)),
             counters,
             records,
@@ -522,6 +538,14 @@ impl Worker {
         running.max(noted) * 2 > limit.max(LAG_MIN)
     }
 
+    /// How long it takes from one question to the kernel for news to the next: all that is ready runs in between.
+    async fn measure_turn(&self, began: Stamp) {
+        tokio::task::yield_now().await;
+        let turn = self.clock.now().since(began);
+        let faded = self.turn.get();
+        self.turn.set(turn.max(faded.saturating_sub(faded / TURN_FADE)));
+    }
+
     fn note_tick(&self, now: Stamp, lag: Duration) {
         self.last_tick.set(now);
         self.coarse_clock.set(now);
@@ -552,9 +576,12 @@ impl Worker {
     /// Lets those in or turns those away whose time has come, and shows how busy services are.
     fn tick_doors(&self, now: Stamp, lag: Duration) {
         let own_lag = if lag >= LAG_MIN { lag } else { Duration::ZERO };
+        // It may come just after the kernel was asked for news, and be the last to be read after the next time.
+        let own = self.turn.get() * 2;
+        let own = if own >= OWN_MIN { own } else { Duration::ZERO };
         let view = Rc::clone(&self.view.borrow());
         for service in view.services.values() {
-            service.door.tick(now, own_lag);
+            service.door.tick(now, own_lag, own);
             service.counters.show(&service.door.load(), service.budget_left(now));
         }
     }
@@ -579,6 +606,16 @@ impl Worker {
                 let opening = (service.transport(), self.net, Rc::clone(&self.buffers));
                 self.spawn(probe(Rc::clone(endpoint), self.clock, opening));
             }
+        }
+    }
+
+    /// Runs `work` until `at`; `None` when that came first.
+    pub(crate) async fn until<T>(&self, at: Stamp, now: Stamp, work: impl Future<Output = T>) -> Option<T> {
+        let wait = at.since(now);
+        if wait < ALARM_MAX {
+            self.alarms.until(at, work).await
+        } else {
+            self.clock.timeout(wait, work).await.ok()
         }
     }
 
