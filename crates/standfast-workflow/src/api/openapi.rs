@@ -161,7 +161,7 @@ fn schemas() -> Value {
         ("type", text.clone()),
         ("specversion", json!({"const": "1.0"})),
     ];
-    let kinds = json!({"enum": ["broken", "endless", "overdue", "unheard"]});
+    let kinds = json!({"enum": ["broken", "parked", "endless", "overdue", "unheard"]});
     let stuck = [
         ("id", id()),
         ("since", text.clone()),

@@ -99,7 +99,7 @@ const KEY: Parameter = parameter(
 const STATUS: Parameter = parameter(
     "status",
     Kind::Text,
-    "how it stands: one of pending, running, waiting, suspended, cancelled, faulted, completed, or several with commas between",
+    "how it stands: one of pending, running, waiting, suspended, parked, cancelled, faulted, completed, or several with commas between",
 );
 const WORKFLOW: Parameter =
     parameter("workflow", Kind::Text, "of which workflow: NAME or NAMESPACE/NAME, with :VERSION or without");

@@ -138,6 +138,14 @@ impl Deciding<'_> {
         if self.run.status.is_final() {
             return;
         }
+        // Whatever it is that broke the process, it is not done again before somebody says so.
+        let goes_by_itself = matches!(
+            cause,
+            Cause::Continue | Cause::Time | Cause::Answer { .. } | Cause::Event { .. } | Cause::Kept { .. }
+        );
+        if self.run.parked.is_some() && goes_by_itself {
+            return;
+        }
         match cause {
             Cause::Start { input, key } => self.start(input, key.as_ref()),
             Cause::Again { run } => {
@@ -156,7 +164,7 @@ impl Deciding<'_> {
             Cause::Hold if !self.run.is_held => self.note(Event::Held),
             Cause::Hold => {}
             Cause::Resume => {
-                if self.run.is_held {
+                if self.run.stands_still() {
                     self.note(Event::Resumed);
                 }
                 self.ready = self.run.scopes.keys().rev().copied().collect();
@@ -168,7 +176,7 @@ impl Deciding<'_> {
             Cause::Cancel { .. } if undo::ends(&self.run) => {}
             Cause::Cancel { reason } => {
                 let problem = Standard::Runtime.problem(reason.clone());
-                if self.run.is_held {
+                if self.run.stands_still() {
                     self.note(Event::Resumed); // What is held is not undone.
                 }
                 self.end_with(Status::Cancelled, problem);
@@ -179,7 +187,7 @@ impl Deciding<'_> {
     /// Does what can be done at once. True when there is more of it than one record holds.
     fn settle(&mut self) -> bool {
         while let Some(scope) = self.ready.pop() {
-            if self.run.is_held || self.run.status.is_final() {
+            if self.run.stands_still() || self.run.status.is_final() {
                 return false;
             }
             if self.events.len() >= RECORD_EVENTS_MAX || self.bytes >= RECORD_BYTES_MAX {
@@ -517,6 +525,7 @@ fn bytes_of(event: &Event) -> usize {
         | Event::Iterated { .. }
         | Event::Faulted { .. }
         | Event::Held
+        | Event::Parked { .. }
         | Event::Resumed => 0,
     }
 }

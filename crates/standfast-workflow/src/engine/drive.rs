@@ -159,12 +159,18 @@ impl Driving {
                 input = Input { cause: Cause::Continue, told: None };
                 continue;
             }
-            let kept = self.engine.kept_events(&self.run, &self.program);
+            let kept = match self.run.parked {
+                Some(_) => Vec::new(),
+                None => self.engine.kept_events(&self.run, &self.program),
+            };
             if !kept.is_empty() {
                 input = Input { cause: Cause::Kept { events: kept }, told: None };
                 continue;
             }
             self.ask();
+            if self.asked.is_empty() {
+                self.engine.may_have_got_on(&self.run);
+            }
             match self.next().await {
                 Ok(Some(next)) => input = next,
                 Ok(None) => return,
@@ -246,7 +252,7 @@ impl Driving {
             }
             is_needed
         });
-        if self.run.is_held {
+        if self.run.stands_still() {
             return;
         }
         // All that is asked now is asked of the same run: a copy for each of many branches would be the square of them.
@@ -328,8 +334,12 @@ impl Driving {
             self.kept_due = Some(due);
         }
         let sleeps = self.engine.falls_asleep(self.run.id, due, None, &mut self.inbox);
-        if sleeps && due.is_none() && !self.run.is_held && !listens(&self.run) {
-            self.engine.is_endless(self.run.id, self.run.changed_at);
+        match &self.run.parked {
+            Some(why) if sleeps => self.engine.is_parked(self.run.id, self.run.changed_at, why),
+            None if sleeps && due.is_none() && !self.run.is_held && !listens(&self.run) => {
+                self.engine.is_endless(self.run.id, self.run.changed_at);
+            }
+            _ => {}
         }
         Ok(sleeps)
     }
@@ -353,7 +363,7 @@ fn is_too_large(why: JournalError) -> Result<Input, JournalError> {
 
 /// Whether a run waits for events.
 pub(super) fn listens(run: &Run) -> bool {
-    run.scopes.values().any(|scope| matches!(scope.state, State::Listening(_)))
+    run.parked.is_none() && run.scopes.values().any(|scope| matches!(scope.state, State::Listening(_)))
 }
 
 pub(super) fn emitted(record: &Record) -> Vec<Arc<Value>> {

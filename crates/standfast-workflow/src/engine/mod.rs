@@ -24,6 +24,7 @@ mod runs;
 mod schedule;
 mod search;
 mod shown;
+mod trial;
 mod waiters;
 mod watchdog;
 mod within;
@@ -122,6 +123,8 @@ struct Inner {
     changed: Notify,
     /// This process was told which workflows there are.
     is_told: AtomicBool,
+    /// What was left behind by the process before has not all got on yet.
+    is_trying: AtomicBool,
     /// Why nothing is driven any more.
     stopped: watch::Sender<Option<Refused>>,
 }
@@ -160,6 +163,7 @@ impl Engine {
             rng: Mutex::new(Rng::from_entropy()),
             changed: Notify::new(),
             is_told: AtomicBool::new(false),
+            is_trying: AtomicBool::new(false),
             stopped: watch::Sender::new(None),
         }));
         engine.read_events().await?;

@@ -188,6 +188,11 @@ pub enum Event {
     },
     /// Somebody held it.
     Held,
+    /// It broke the process again and again: it is not driven on until somebody resumes it.
+    Parked {
+        /// What is known of that.
+        why: Arc<str>,
+    },
     /// Somebody let it go on.
     Resumed,
     /// It ended.

@@ -26,6 +26,7 @@ impl Run {
             output: None,
             problem: None,
             is_held: false,
+            parked: None,
             origin: None,
             taken: VecDeque::new(),
             undo: Vec::new(),
@@ -53,6 +54,9 @@ impl Run {
     }
 
     fn current_status(&self) -> Status {
+        if self.parked.is_some() {
+            return Status::Parked;
+        }
         if self.is_held {
             return Status::Suspended;
         }
@@ -210,7 +214,8 @@ impl Run {
             Event::Emitted { .. } => {}
             Event::Exported { context } => self.context = Arc::clone(context),
             Event::Held => self.is_held = true,
-            Event::Resumed => self.is_held = false,
+            Event::Parked { why } => self.parked = Some(Arc::clone(why)),
+            Event::Resumed => (self.is_held, self.parked) = (false, None),
             Event::Ended { status, output, problem } => {
                 self.status = *status;
                 self.output.clone_from(output);

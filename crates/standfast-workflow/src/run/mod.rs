@@ -55,6 +55,9 @@ pub struct Run {
     pub problem: Option<Problem>,
     /// Somebody has it held: nothing new is begun.
     pub is_held: bool,
+    /// Why it is not driven on, until somebody resumes it: it broke the process again and again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked: Option<Arc<str>>,
     /// From which run it goes on, if from one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Box<Origin>>,
@@ -120,6 +123,9 @@ pub enum Status {
     Waiting,
     /// It is held.
     Suspended,
+    /// It broke the process again and again, and is not driven on until somebody resumes it. The language has no word for that: in
+    /// its events such a run is suspended.
+    Parked,
     /// It was ended before its end.
     Cancelled,
     /// It failed.
@@ -141,6 +147,7 @@ impl Status {
             Self::Running => "running",
             Self::Waiting => "waiting",
             Self::Suspended => "suspended",
+            Self::Parked => "parked",
             Self::Cancelled => "cancelled",
             Self::Faulted => "faulted",
             Self::Completed => "completed",
@@ -348,9 +355,14 @@ impl Run {
         self.taken.iter().any(|taken| taken.key == *key && scope.is_none_or(|scope| scope == taken.scope))
     }
 
+    /// Whether nothing new is begun, since somebody holds it or it is parked.
+    pub const fn stands_still(&self) -> bool {
+        self.is_held || self.parked.is_some()
+    }
+
     /// The next time at which something is due by itself.
     pub fn due(&self) -> Option<Stamp> {
-        if self.status.is_final() {
+        if self.status.is_final() || self.parked.is_some() {
             return None;
         }
         self.scopes.values().filter_map(|scope| scope.due(self.is_held)).min()

@@ -13,6 +13,7 @@ mod kill;
 mod lifecycle;
 mod openapi;
 mod options;
+mod parked;
 mod peer;
 mod quiet;
 mod resources;
