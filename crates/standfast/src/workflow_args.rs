@@ -54,7 +54,9 @@ const HOLD_EXAMPLES: &str = "Examples:
 
 const RESUME_EXAMPLES: &str = "Examples:
   standfast workflow resume 01m83nkhpppkbm2skfgs2bd4h9
-  standfast workflow resume --all --yes";
+  standfast workflow resume --all --yes                all that are held
+  standfast workflow list --status parked              runs that ended the process again and again; `show` tells why
+  standfast workflow resume --status parked --dry-run  those are resumed only when they are named";
 
 const RETRY_EXAMPLES: &str = "Examples:
   standfast workflow retry 01m83nkhpppkbm2skfgs2bd4h9
@@ -62,7 +64,7 @@ const RETRY_EXAMPLES: &str = "Examples:
   standfast workflow retry --error 503 --started-after 2h --dry-run
   standfast workflow retry --error 503 --started-after 2h --yes
 
-What had finished is not done again. A second retry of a run is the same run.";
+What had finished is not done again. A run that is parked goes on itself. A second retry of a run is the same run.";
 
 const REDO_EXAMPLES: &str = "Examples:
   standfast workflow redo 01m83nkhpppkbm2skfgs2bd4h9 --from /do/2/charge
@@ -118,7 +120,7 @@ pub(crate) enum WorkflowCommand {
     /// Hold a run, or all that fit: what was asked is answered, nothing new is begun
     #[command(after_help = HOLD_EXAMPLES)]
     Hold(WorkflowChangeArgs),
-    /// Let a run that is held go on, or all that fit
+    /// Let a run that is held or parked go on, or all that fit
     #[command(after_help = RESUME_EXAMPLES)]
     Resume(WorkflowChangeArgs),
     /// Go on with a faulted run from the task that failed: another run, by the same Idempotency-Keys
@@ -178,7 +180,7 @@ pub(crate) struct WorkflowListArgs {
 /// Which runs are meant: those that fit all that is said.
 #[derive(Debug, Args)]
 pub(crate) struct WorkflowFilterArgs {
-    /// Only runs that stand so: pending, running, waiting, suspended, completed, faulted, cancelled; or several with commas between
+    /// Only runs that stand so: pending, running, waiting, suspended, parked, completed, faulted, cancelled; or several with commas between
     #[arg(long, value_name = "STATUS")]
     pub(crate) status: Option<String>,
     /// Only runs of this workflow: its name, or `NAMESPACE/NAME`, with `:VERSION` or without
