@@ -15,6 +15,7 @@ mod listen;
 mod raise;
 mod set;
 mod sight;
+mod signal;
 mod switch;
 mod undo;
 mod wait;
@@ -29,6 +30,8 @@ pub(crate) use interest::{Interest, at, interests, sign};
 pub(crate) use listen::{event_key, gather, is_full, nothing_yet};
 pub use sight::World;
 pub(crate) use sight::{Seeing, Sight, as_text, kind_of, over_limits, size_of};
+pub use signal::SIGNAL_TYPE;
+pub(crate) use signal::has_no_room;
 pub use undo::UNDO_BYTES_MAX;
 
 use crate::program::{Form, Next, Outlet, Step, Task, TaskId};
@@ -81,6 +84,11 @@ pub enum Cause {
         /// In the order in which they came.
         events: Vec<Arc<Value>>,
     },
+    /// Somebody tells it something.
+    Signal {
+        /// In the form of `CloudEvents`.
+        event: Arc<Value>,
+    },
     /// Somebody holds it.
     Hold,
     /// Somebody lets it go on.
@@ -113,7 +121,10 @@ pub fn decide(world: &World<'_>, run: Run, cause: &Cause, now: Stamp) -> Turn {
     let number = run.records;
     let mut deciding = Deciding { world, run, now, events: Vec::new(), bytes: 0, ready: Vec::new() };
     deciding.happen(cause);
-    let is_unfinished = deciding.settle();
+    let mut is_unfinished = deciding.settle();
+    while !is_unfinished && signal::give(&mut deciding) {
+        is_unfinished = deciding.settle();
+    }
     let Deciding { mut run, events, .. } = deciding;
     let record = (!events.is_empty()).then(|| {
         run.close(now);
@@ -161,6 +172,7 @@ impl Deciding<'_> {
             Cause::Answer { scope, answer } => self.answered(*scope, answer),
             Cause::Event { event } => listen::arrives(self, event, false),
             Cause::Kept { events } => events.iter().for_each(|event| listen::arrives(self, event, true)),
+            Cause::Signal { event } => signal::arrives(self, event),
             Cause::Hold if !self.run.is_held => self.note(Event::Held),
             Cause::Hold => {}
             Cause::Resume => {
@@ -517,6 +529,7 @@ fn bytes_of(event: &Event) -> usize {
         Event::Handled { output, .. } => size_of(output),
         Event::Exported { context } => size_of(context),
         Event::Emitted { event } => size_of(event),
+        Event::Signalled { signal } => size_of(&signal.event),
         Event::Ended { output, .. } => all(&[output]),
         // It is what the run holds, and has a limit of its own.
         Event::Continued { .. }

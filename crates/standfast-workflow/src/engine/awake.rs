@@ -87,7 +87,9 @@ impl Engine {
             let read_back = async {
                 let sleeper = engine.0.journal.sleeper(id).await?.ok_or(Refused::NoRun(id))?;
                 let program = engine.program_of(&sleeper.run).await?;
-                if engine.is_trying() && matches!(input.cause, Cause::Event { .. } | Cause::Kept { .. }) {
+                if engine.is_trying()
+                    && matches!(input.cause, Cause::Event { .. } | Cause::Kept { .. } | Cause::Signal { .. })
+                {
                     engine.0.journal.put_woken(id).await?;
                 }
                 Ok((sleeper, program))

@@ -14,7 +14,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::journal::{Beside, JournalError, Sleeper};
 use super::{Engine, Refused};
 use crate::ask::{self, Answer, Request};
-use crate::decide::{Cause, Turn, World, decide, is_full};
+use crate::decide::{Cause, Turn, World, decide, has_no_room, is_full};
 use crate::program::Program;
 use crate::run::{Event, Problem, Record, Run, RunId, ScopeId, Standard, State};
 
@@ -118,10 +118,12 @@ impl Driving {
         let _guard = Guard { engine: self.engine.clone(), run: self.run.id };
         let mut input = first;
         loop {
-            if matches!(input.cause, Cause::Event { .. } | Cause::Kept { .. })
-                && is_full(&self.run)
-                && let Some(told) = input.told.take()
-            {
+            let has_no_room = match input.cause {
+                Cause::Event { .. } | Cause::Kept { .. } => is_full(&self.run),
+                Cause::Signal { .. } => has_no_room(&self.run),
+                _ => false,
+            };
+            if has_no_room && let Some(told) = input.told.take() {
                 // Who sent it is not told that it was taken, and sends it again.
                 let _nobody_waits = told.send(Err(Refused::Busy(self.run.id)));
                 input = Input { cause: Cause::Continue, told: None };

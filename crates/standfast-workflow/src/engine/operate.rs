@@ -113,7 +113,7 @@ impl Engine {
     }
 
     /// How a run ended, and all that happened to it.
-    async fn ended_history(&self, id: RunId) -> Result<(Summary, Vec<Record>), Refused> {
+    pub(super) async fn ended_history(&self, id: RunId) -> Result<(Summary, Vec<Record>), Refused> {
         if self.runs().is_awake(id).is_some() {
             return Err(Refused::Unfit(format!("the run {id} has not ended: cancel it first")));
         }

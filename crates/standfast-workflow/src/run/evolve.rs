@@ -29,6 +29,7 @@ impl Run {
             parked: None,
             origin: None,
             taken: VecDeque::new(),
+            signals: Vec::new(),
             undo: Vec::new(),
             undone: Vec::new(),
             scopes: BTreeMap::new(),
@@ -145,6 +146,7 @@ impl Run {
                     listening.is_complete = *is_complete;
                 }
                 if let Some(key) = key {
+                    self.signals.retain(|signal| signal.key != *key);
                     if self.taken.len() >= TAKEN_MAX {
                         self.taken.pop_front();
                     }
@@ -213,6 +215,7 @@ impl Run {
             }
             Event::Emitted { .. } => {}
             Event::Exported { context } => self.context = Arc::clone(context),
+            Event::Signalled { signal } => self.signals.push(signal.clone()),
             Event::Held => self.is_held = true,
             Event::Parked { why } => self.parked = Some(Arc::clone(why)),
             Event::Resumed => (self.is_held, self.parked) = (false, None),
@@ -223,6 +226,7 @@ impl Run {
                 self.scopes.clear();
                 self.undo.clear();
                 self.undone.clear();
+                self.signals.clear();
             }
         }
     }

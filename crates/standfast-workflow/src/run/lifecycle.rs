@@ -91,6 +91,7 @@ impl Telling<'_> {
             | Event::Handled { .. }
             | Event::Consumed { .. }
             | Event::Emitted { .. }
+            | Event::Signalled { .. }
             | Event::Exported { .. } => {}
         }
     }

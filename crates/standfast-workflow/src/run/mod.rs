@@ -64,6 +64,9 @@ pub struct Run {
     /// Which events it took lately, the latest last.
     #[serde(default)]
     pub taken: VecDeque<Taken>,
+    /// What somebody told it and no task has taken yet, in the order in which it came.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signals: Vec<Signal>,
     /// What goes on in it, by number; the workflow itself is [`ScopeId::ROOT`]. Empty when it has ended.
     pub scopes: BTreeMap<ScopeId, Scope>,
     /// What is undone if it fails, in the order in which it was done.
@@ -100,6 +103,22 @@ pub enum Again {
     Retry,
     /// What was done is done again, by new keys.
     Redo,
+}
+
+/// What somebody told a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Signal {
+    /// Which event: the digest of its source and id.
+    pub key: Digest,
+    /// In the form of `CloudEvents`.
+    pub event: Arc<Value>,
+}
+
+impl Signal {
+    /// What it is called, of an event whose type begins with this.
+    pub(crate) fn name(&self, before: &str) -> Option<&str> {
+        self.event.get("type").and_then(Value::as_str)?.strip_prefix(before)
+    }
 }
 
 /// An event that a task took.

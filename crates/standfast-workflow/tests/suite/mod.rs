@@ -23,5 +23,6 @@ mod scale;
 mod scenarios;
 mod schedules;
 mod secrets;
+mod signals;
 mod stuck;
 mod survive;
