@@ -75,6 +75,18 @@ What was done before that task was begun for the last time is taken as it is. `s
 const EVENT_EXAMPLES: &str = "Examples:
   standfast workflow event '{\"id\": \"7\", \"source\": \"/bank\", \"type\": \"paid\", \"data\": {\"order\": \"o-1\"}}'";
 
+const SIGNAL_EXAMPLES: &str = "Examples:
+  standfast workflow signal 01m83nkhpppkbm2skfgs2bd4h9 approve --data '{\"by\": \"me\"}'
+  standfast workflow signal 01m83nkhpppkbm2skfgs2bd4h9 approve --key mail-17     the same key is told once
+
+A task that listens for an event of the type `io.standfast.signal.NAME` takes it, now or when it begins to.";
+
+const QUERY_EXAMPLES: &str = "Examples:
+  standfast workflow query 01m83nkhpppkbm2skfgs2bd4h9 progress
+  standfast workflow query 01m83nkhpppkbm2skfgs2bd4h9 progress --json | jq .value.done
+
+What can be asked stands in the document: `metadata.standfast.queries: {progress: '${ .context.done }'}`.";
+
 const TEST_EXAMPLES: &str = "Examples:
   standfast workflow test                          all *.test.yaml files in workflows/
   standfast workflow test checkout.test.yaml --case 'pays and ships'
@@ -132,6 +144,12 @@ pub(crate) enum WorkflowCommand {
     /// Give an event (CloudEvents 1.0, as JSON) to the runs that wait for it
     #[command(after_help = EVENT_EXAMPLES)]
     Event(WorkflowEventArgs),
+    /// Tell a run something; it keeps that until it listens for it
+    #[command(after_help = SIGNAL_EXAMPLES)]
+    Signal(WorkflowSignalArgs),
+    /// Ask about a run what its document lets be asked; nothing is changed
+    #[command(after_help = QUERY_EXAMPLES)]
+    Query(WorkflowQueryArgs),
     /// Test documents: recorded answers, faked time, what must come of it
     #[command(after_help = TEST_EXAMPLES)]
     Test(WorkflowTestArgs),
@@ -306,6 +324,47 @@ pub(crate) struct WorkflowEventArgs {
     /// The event, as JSON
     #[arg(value_name = "JSON")]
     pub(crate) event: String,
+    #[command(flatten)]
+    pub(crate) stack: NamedStack,
+}
+
+/// `workflow signal`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowSignalArgs {
+    /// The run's id
+    #[arg(value_name = "RUN")]
+    pub(crate) run: String,
+    /// The signal's name
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// What it is told, as JSON [default: null]
+    #[arg(long, value_name = "JSON", conflicts_with = "data_file")]
+    pub(crate) data: Option<String>,
+    /// A file that holds it as JSON; `-` is the standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) data_file: Option<PathBuf>,
+    /// What names the signal: the same key for the same run and name is told once
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) stack: NamedStack,
+}
+
+/// `workflow query`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowQueryArgs {
+    /// The run's id
+    #[arg(value_name = "RUN")]
+    pub(crate) run: String,
+    /// What is asked, by the name that the document gives it
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// Print JSON with the run and the name beside the value
+    #[arg(long)]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) stack: NamedStack,
 }

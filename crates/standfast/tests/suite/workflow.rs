@@ -192,6 +192,13 @@ do:
   - hold: {listen: {to: {one: {with: {type: go}}}}, output: {as: '.[0]'}}
 ",
     );
+    world.write(
+        "workflows/asked.yaml",
+        "document: {dsl: 1.0.3, namespace: tests, name: asked, version: 1.0.0, metadata: {standfast: {queries: {order: .input.order}}}}
+do:
+  - ask: {listen: {to: {one: {with: {type: io.standfast.signal.approve}}}}}
+",
+    );
     world.up().expect(0);
     let ran = world.run(&["workflow", "start", "pause", "--key", "k"]).expect(0);
     let id = ran.stdout.split_whitespace().next().unwrap().to_owned();
@@ -228,11 +235,33 @@ do:
     assert!(ran.stdout.contains("became cancelled"), "{}", ran.stdout);
     world.run(&cancel[..2]).expect(2).says(&["it is not said which runs are meant"]);
     world.run(&[&cancel[..], &[&id]].concat()).expect(2).says(&["name the run alone"]);
-    world.run(&["workflow", "start", "nobody"]).expect(2).says(&["there are tests/pause"]);
+    world.run(&["workflow", "start", "nobody"]).expect(2).says(&["there are tests/asked, tests/pause"]);
+    world.run(&["workflow", "event", "nope"]).expect(2).says(&[r#"hint: write JSON: '{"id": "7", "source""#]);
+    tells_and_asks(&world);
     world.write("workflows/broken.yaml", "do: []\n");
     world.run(&["check"]).expect(2).says(&["workflows/broken.yaml"]);
     // Without it the stack can be taken down again.
     std::fs::remove_file(world.stack().join("workflows/broken.yaml")).unwrap();
+}
+
+/// Signals and queries of a run of the stack that runs.
+fn tells_and_asks(world: &World) {
+    let started = world.run(&["workflow", "start", "asked", "--input", r#"{"order": "o-1"}"#]).expect(0);
+    let id = started.stdout.split_whitespace().next().unwrap();
+    let asked = world.run(&["workflow", "query", id, "order"]).expect(0);
+    assert_eq!(asked.stdout.trim(), "\"o-1\"");
+    world.run(&["workflow", "query", id, "nothing"]).expect(2).says(&["no query `nothing`; it has order"]);
+    world.run(&["workflow", "signal", id, "a/b"]).expect(2).says(&["`a/b` is no signal"]);
+    let told = ["workflow", "signal", id, "approve", "--data", r#"{"by": "me"}"#, "--key", "k", "--json"];
+    let told: serde_json::Value = serde_json::from_str(&world.run(&told).expect(0).stdout).unwrap();
+    assert_eq!(told["id"], id);
+    let shown = world.run(&["workflow", "show", id]).expect(0);
+    assert!(shown.stdout.contains("is told {"), "{}", shown.stdout);
+    world.run(&["workflow", "signal", id, "approve"]).expect(2).says(&["has ended"]);
+    let ended = ["workflow", "query", id, "order", "--json"];
+    let ended: serde_json::Value = serde_json::from_str(&world.run(&ended).expect(0).stdout).unwrap();
+    assert_eq!(ended, serde_json::json!({"id": id, "query": "order", "value": "o-1"}));
+    world.run(&["workflow", "list", "--status", "parked"]).expect(0);
 }
 
 /// Whoever wants to stop a stack need not first mend what it does not need for that.
