@@ -1,8 +1,8 @@
 //! An engine over a folder with one run among others that ends the process at each attempt: for the test that looks what becomes of it.
 //!
 //! `runs_that_break FOLDER EVALUATOR breaks`: starts eight runs, or finds them; the process is aborted when the third does its last
-//! task. Says how each stands when none goes on by itself any more. With `cured` in place of `breaks` nothing is aborted, and
-//! what is parked is taken up again.
+//! task. Says how each stands when none goes on by itself any more. With `breaks-asleep` it is woken from the store for that. With `cured`
+//! nothing is aborted, and what is parked is taken up again.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,6 +26,8 @@ do:
   - say: { set: { said: '${ if $workflow.input.number == 3 then \"break\" + \"s-it\" else \"fine\" end }' } }
 ";
 const RUNS: usize = 8;
+/// Runs that wait leave memory at once.
+const ASLEEP: &str = "breaks-asleep";
 /// How long an end is waited for before it is looked whether the run is parked.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -80,7 +82,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         EvaluatorConfig { program: evaluator.into(), arguments: Vec::new(), ..EvaluatorConfig::default() };
     let (evaluator, invoke) = (Evaluator::new(evaluator), Arc::new(Direct::new(clock)));
     let store = Arc::new(Breaking { inner, is_cured });
-    let engine = Engine::open(store, clock, tasks, evaluator, invoke, EngineConfig::default()).await?;
+    let mut config = EngineConfig::default();
+    if mode == ASLEEP {
+        config.sleep_after = Duration::ZERO;
+    }
+    let engine = Engine::open(store, clock, tasks, evaluator, invoke, config).await?;
     let definition = Definition::of_text("document", DOCUMENT)?;
     let name = definition.program.name().clone();
     engine.define(definition).await?;

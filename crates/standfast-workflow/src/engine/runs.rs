@@ -185,7 +185,9 @@ impl Runs {
 
     /// These are taken up, and may break the process.
     pub(super) fn tries(&mut self, ids: &[RunId]) {
-        self.held_back.retain(|id| !ids.contains(id));
+        for id in ids {
+            self.held_back.remove(id);
+        }
         self.on_trial = ids.iter().copied().collect();
     }
 

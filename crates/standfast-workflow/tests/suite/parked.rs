@@ -36,20 +36,22 @@ fn all(third: &str) -> Vec<String> {
 
 #[test]
 fn a_run_that_breaks_the_process_again_and_again_is_parked_and_all_others_end() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut broken = 0;
-    let said = loop {
-        match begin(folder.path(), "breaks") {
-            Some(said) => break said,
-            None => broken += 1,
-        }
-        assert!(broken < PROCESSES_MAX, "it is not parked");
-    };
-    assert_eq!(said, all("parked"));
-    // The first, one that took all up as usual, and three with this run alone.
-    assert_eq!(broken, 5);
-    assert_eq!(begin(folder.path(), "breaks"), Some(all("parked")), "nobody takes it up again by himself");
-    assert_eq!(begin(folder.path(), "cured"), Some(all("completed")), "who resumes it does");
+    for mode in ["breaks", "breaks-asleep"] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut broken = 0;
+        let said = loop {
+            match begin(folder.path(), mode) {
+                Some(said) => break said,
+                None => broken += 1,
+            }
+            assert!(broken < PROCESSES_MAX, "it is not parked");
+        };
+        assert_eq!(said, all("parked"), "{mode}");
+        // The first, one that took all up as usual, and three with this run alone.
+        assert_eq!(broken, 5, "{mode}");
+        assert_eq!(begin(folder.path(), mode), Some(all("parked")), "nobody takes it up again by himself");
+        assert_eq!(begin(folder.path(), "cured"), Some(all("completed")), "who resumes it does");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

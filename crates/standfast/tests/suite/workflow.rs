@@ -288,7 +288,11 @@ fn a_changed_document_is_named_by_the_plan_and_a_broken_one_stops_neither_status
     world.write("workflows/refund.yaml", "do: soon");
     world.run(&["apply", "--yes"]).expect(2);
     world.run(&["status"]).expect(0).says(&["warning:", "workflows/refund.yaml"]);
-    world.run(&["down"]).expect(0).says(&["warning:", "down"]);
+    std::fs::write(world.stack().join("workflows/refund.yaml"), b"do: \xff\xfe").unwrap();
+    let said = "workflows/refund.yaml is not UTF-8: see byte 4";
+    world.run(&["check"]).expect(2).says(&[said]);
+    world.run(&["status"]).expect(0).says(&["warning:", said]);
+    world.run(&["down"]).expect(0).says(&["warning:", said, "down"]);
     assert!(world.processes().is_empty(), "{:?}", world.processes());
 }
 
