@@ -199,6 +199,13 @@ do:
   - ask: {listen: {to: {one: {with: {type: io.standfast.signal.approve}}}}}
 ",
     );
+    world.write(
+        "workflows/sum.yaml",
+        "document: {dsl: 1.0.3, namespace: tests, name: sum, version: 1.0.0}
+do:
+  - a: {set: {n: '${ .n + 1 }'}}
+",
+    );
     world.up().expect(0);
     let ran = world.run(&["workflow", "start", "pause", "--key", "k"]).expect(0);
     let id = ran.stdout.split_whitespace().next().unwrap().to_owned();
@@ -235,9 +242,13 @@ do:
     assert!(ran.stdout.contains("became cancelled"), "{}", ran.stdout);
     world.run(&cancel[..2]).expect(2).says(&["it is not said which runs are meant"]);
     world.run(&[&cancel[..], &[&id]].concat()).expect(2).says(&["name the run alone"]);
-    world.run(&["workflow", "start", "nobody"]).expect(2).says(&["there are tests/asked, tests/pause"]);
+    world
+        .run(&["workflow", "start", "nobody"])
+        .expect(2)
+        .says(&["there are tests/asked, tests/pause, tests/sum"]);
     world.run(&["workflow", "event", "nope"]).expect(2).says(&[r#"hint: write JSON: '{"id": "7", "source""#]);
     tells_and_asks(&world);
+    redoes(&world);
     world.write("workflows/broken.yaml", "do: []\n");
     world.run(&["check"]).expect(2).says(&["workflows/broken.yaml"]);
     // Without it the stack can be taken down again.
@@ -262,6 +273,23 @@ fn tells_and_asks(world: &World) {
     let ended: serde_json::Value = serde_json::from_str(&world.run(&ended).expect(0).stdout).unwrap();
     assert_eq!(ended, serde_json::json!({"id": id, "query": "order", "value": "o-1"}));
     world.run(&["workflow", "list", "--status", "parked"]).expect(0);
+}
+
+/// A task of a run that has ended is done again with something else.
+fn redoes(world: &World) {
+    let started =
+        world.run(&["workflow", "start", "sum", "--input", r#"{"n": 1}"#, "--wait", "30s"]).expect(0);
+    assert!(started.stdout.contains("completed {\"n\":2}"), "{}", started.stdout);
+    let redo = ["workflow", "redo", started.stdout.split_whitespace().next().unwrap(), "--from", "/do/0/a"];
+    let redone = world.run(&[&redo[..], &["--input", r#"{"n": 5}"#, "--wait", "30s"]].concat()).expect(0);
+    assert!(redone.stdout.contains("completed {\"n\":6}"), "{}", redone.stdout);
+    std::fs::write(world.stack().join("seven.json"), r#"{"n": 7}"#).unwrap();
+    let file = world.stack().join("seven.json");
+    let file = ["--input-file", file.to_str().unwrap(), "--wait", "30s", "--json"];
+    let redone = world.run(&[&redo[..], &file].concat()).expect(0);
+    let redone: serde_json::Value = serde_json::from_str(&redone.stdout).unwrap();
+    assert_eq!(redone["output"], serde_json::json!({"n": 8}));
+    world.run(&[&redo[..], &["--input", "nope"]].concat()).expect(2).says(&["the input is not JSON"]);
 }
 
 /// Whoever wants to stop a stack need not first mend what it does not need for that.
