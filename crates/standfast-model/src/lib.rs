@@ -35,7 +35,7 @@ pub use files::{Disk, FILE_BYTES_MAX, Files};
 pub use id::{
     BadName, Generation, Instance, LoadName, ReplicaId, Revision, ServiceName, StackName, ZoneName,
 };
-pub use load::{Loaded, STACK_FILE, WORKFLOWS, is_workflow, load, parse};
+pub use load::{Loaded, STACK_FILE, WORKFLOWS, is_workflow, load, load_despite_workflows, parse};
 pub use otlp::{BadEndpoint, Otlp, OtlpEndpoint};
 pub use schema::schema;
 pub use stack::{

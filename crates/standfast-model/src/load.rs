@@ -38,6 +38,18 @@ pub struct Loaded {
 /// # Errors
 /// All that is wrong, warnings included.
 pub fn load(path: &Path, environment: &BTreeMap<String, String>) -> Result<Loaded, Diagnostics> {
+    let (loaded, unread) = load_despite_workflows(path, environment)?;
+    unread.map_or(Ok(loaded), Err)
+}
+
+/// The same for who does not need the documents of its workflows: when these cannot be read there are none, and why is told beside.
+///
+/// # Errors
+/// All that is wrong with the stack itself, warnings included.
+pub fn load_despite_workflows(
+    path: &Path,
+    environment: &BTreeMap<String, String>,
+) -> Result<(Loaded, Option<Diagnostics>), Diagnostics> {
     let file = if path.is_dir() { path.join(STACK_FILE) } else { path.to_owned() };
     let folder = file.parent().map(Path::to_owned).unwrap_or_default();
     let cx = Context::new(environment);
@@ -57,8 +69,13 @@ pub fn load(path: &Path, environment: &BTreeMap<String, String>) -> Result<Loade
             let folder = root.join(WORKFLOWS);
             let mut loaded =
                 read(cx, text, &name, Reader { root, shown_in, files: &Disk, left: NAMED_BYTES_MAX })?;
-            loaded.stack.workflows = workflows(&folder)?;
-            Ok(loaded)
+            match workflows(&folder) {
+                Ok(found) => {
+                    loaded.stack.workflows = found;
+                    Ok((loaded, None))
+                }
+                Err(why) => Ok((loaded, Some(why))),
+            }
         }
         Err(why) => Err(not_text(&file, &why)),
     }

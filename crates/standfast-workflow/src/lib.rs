@@ -22,7 +22,7 @@ pub use ask::{
     Request, RunRequest, TokenWanted,
 };
 pub use check::{check_document, check_text};
-pub use decide::{Cause, STEPS_MAX, Turn, UNDO_BYTES_MAX, VALUE_BYTES_MAX, World, decide};
+pub use decide::{Cause, SIGNAL_TYPE, STEPS_MAX, Turn, UNDO_BYTES_MAX, VALUE_BYTES_MAX, World, decide};
 pub use engine::{
     BadDefinition, Definition, EVENTS_KEPT_FOR, Engine, EngineConfig, Filter, Found, Invoke, JournalError,
     KEPT_FOR, LIFECYCLE_MAX, Lifecycle, RUN_BYTES_MAX, Refused, STATUS_WORDS, Shown, Stuck, StuckKind,
@@ -39,5 +39,5 @@ pub use rehearse::{Mismatch, Rehearsed, rehearse};
 pub use render::mermaid;
 pub use run::{
     Again, BadRunId, Digest, Event, Last, Listening, NotUndone, Origin, Phase, Problem, Record, Run, RunId,
-    Scope, ScopeId, Standard, State, Status, Taken, Undo, Undone, lifecycle, undone_by,
+    Scope, ScopeId, Signal, Standard, State, Status, Taken, Undo, Undone, lifecycle, undone_by,
 };

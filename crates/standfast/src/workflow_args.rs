@@ -54,7 +54,9 @@ const HOLD_EXAMPLES: &str = "Examples:
 
 const RESUME_EXAMPLES: &str = "Examples:
   standfast workflow resume 01m83nkhpppkbm2skfgs2bd4h9
-  standfast workflow resume --all --yes";
+  standfast workflow resume --all --yes                all that are held
+  standfast workflow list --status parked              runs that ended the process again and again; `show` tells why
+  standfast workflow resume --status parked --dry-run  those are resumed only when they are named";
 
 const RETRY_EXAMPLES: &str = "Examples:
   standfast workflow retry 01m83nkhpppkbm2skfgs2bd4h9
@@ -62,7 +64,7 @@ const RETRY_EXAMPLES: &str = "Examples:
   standfast workflow retry --error 503 --started-after 2h --dry-run
   standfast workflow retry --error 503 --started-after 2h --yes
 
-What had finished is not done again. A second retry of a run is the same run.";
+What had finished is not done again. A run that is parked goes on itself. A second retry of a run is the same run.";
 
 const REDO_EXAMPLES: &str = "Examples:
   standfast workflow redo 01m83nkhpppkbm2skfgs2bd4h9 --from /do/2/charge
@@ -72,6 +74,18 @@ What was done before that task was begun for the last time is taken as it is. `s
 
 const EVENT_EXAMPLES: &str = "Examples:
   standfast workflow event '{\"id\": \"7\", \"source\": \"/bank\", \"type\": \"paid\", \"data\": {\"order\": \"o-1\"}}'";
+
+const SIGNAL_EXAMPLES: &str = "Examples:
+  standfast workflow signal 01m83nkhpppkbm2skfgs2bd4h9 approve --data '{\"by\": \"me\"}'
+  standfast workflow signal 01m83nkhpppkbm2skfgs2bd4h9 approve --key mail-17     the same key is told once
+
+A task that listens for an event of the type `io.standfast.signal.NAME` takes it, now or when it begins to.";
+
+const QUERY_EXAMPLES: &str = "Examples:
+  standfast workflow query 01m83nkhpppkbm2skfgs2bd4h9 progress
+  standfast workflow query 01m83nkhpppkbm2skfgs2bd4h9 progress --json | jq .value.done
+
+What can be asked stands in the document: `metadata.standfast.queries: {progress: '${ .context.done }'}`.";
 
 const TEST_EXAMPLES: &str = "Examples:
   standfast workflow test                          all *.test.yaml files in workflows/
@@ -118,7 +132,7 @@ pub(crate) enum WorkflowCommand {
     /// Hold a run, or all that fit: what was asked is answered, nothing new is begun
     #[command(after_help = HOLD_EXAMPLES)]
     Hold(WorkflowChangeArgs),
-    /// Let a run that is held go on, or all that fit
+    /// Let a run that is held or parked go on, or all that fit
     #[command(after_help = RESUME_EXAMPLES)]
     Resume(WorkflowChangeArgs),
     /// Go on with a faulted run from the task that failed: another run, by the same Idempotency-Keys
@@ -130,6 +144,12 @@ pub(crate) enum WorkflowCommand {
     /// Give an event (CloudEvents 1.0, as JSON) to the runs that wait for it
     #[command(after_help = EVENT_EXAMPLES)]
     Event(WorkflowEventArgs),
+    /// Tell a run something; it keeps that until it listens for it
+    #[command(after_help = SIGNAL_EXAMPLES)]
+    Signal(WorkflowSignalArgs),
+    /// Ask about a run what its document lets be asked; nothing is changed
+    #[command(after_help = QUERY_EXAMPLES)]
+    Query(WorkflowQueryArgs),
     /// Test documents: recorded answers, faked time, what must come of it
     #[command(after_help = TEST_EXAMPLES)]
     Test(WorkflowTestArgs),
@@ -178,7 +198,7 @@ pub(crate) struct WorkflowListArgs {
 /// Which runs are meant: those that fit all that is said.
 #[derive(Debug, Args)]
 pub(crate) struct WorkflowFilterArgs {
-    /// Only runs that stand so: pending, running, waiting, suspended, completed, faulted, cancelled; or several with commas between
+    /// Only runs that stand so: pending, running, waiting, suspended, parked, completed, faulted, cancelled; or several with commas between
     #[arg(long, value_name = "STATUS")]
     pub(crate) status: Option<String>,
     /// Only runs of this workflow: its name, or `NAMESPACE/NAME`, with `:VERSION` or without
@@ -304,6 +324,47 @@ pub(crate) struct WorkflowEventArgs {
     /// The event, as JSON
     #[arg(value_name = "JSON")]
     pub(crate) event: String,
+    #[command(flatten)]
+    pub(crate) stack: NamedStack,
+}
+
+/// `workflow signal`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowSignalArgs {
+    /// The run's id
+    #[arg(value_name = "RUN")]
+    pub(crate) run: String,
+    /// The signal's name
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// What it is told, as JSON [default: null]
+    #[arg(long, value_name = "JSON", conflicts_with = "data_file")]
+    pub(crate) data: Option<String>,
+    /// A file that holds it as JSON; `-` is the standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) data_file: Option<PathBuf>,
+    /// What names the signal: the same key for the same run and name is told once
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) stack: NamedStack,
+}
+
+/// `workflow query`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowQueryArgs {
+    /// The run's id
+    #[arg(value_name = "RUN")]
+    pub(crate) run: String,
+    /// What is asked, by the name that the document gives it
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// Print JSON with the run and the name beside the value
+    #[arg(long)]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) stack: NamedStack,
 }

@@ -5,9 +5,9 @@ use serde_json::{Map, Value};
 
 use super::period::{Delay, delay};
 use super::task::{PROTOCOLS, TASKS, Task};
-use super::value::{Template, TextTemplate, open_object};
+use super::value::{Condition, Expression, Template, TextTemplate, open_object};
 use crate::Priority;
-use crate::shape::{Choice, Context, Fields, Object, Shape, Whole, decode_object};
+use crate::shape::{Choice, Context, Fields, Keyed, Object, Shape, TextKeys, Whole, decode_object};
 use crate::source::Span;
 use crate::yaml::{self, Entry, Node};
 
@@ -54,6 +54,8 @@ pub struct WorkflowOptions {
     pub deadline: Option<Delay>,
     /// Whose turn it is first when there is no room for all.
     pub priority: Priority,
+    /// What can be asked about its runs, by name.
+    pub queries: Vec<(String, Expression)>,
 }
 
 /// Why a text is no key of a step, as the end of a sentence; `None` when it is one.
@@ -101,8 +103,11 @@ pub(super) const WORKFLOW: Object<WorkflowOptions> = Object {
         let deadline = f.optional("deadline", "How much time a run has.", delay());
         let priority =
             f.optional("priority", "Whose turn it is first when there is no room for all.", PRIORITY);
+        let queries = f.optional("queries", "What can be asked about its runs, by name.", QUERIES);
+        let queries = queries.unwrap_or_default().into_iter();
+        let queries = queries.filter_map(|(name, query)| Some((name.value, query?))).collect();
         f.excluded(["key", "concurrency", "failures", "compensate"], "a workflow", "put it at a task");
-        Some(WorkflowOptions { deadline, priority: priority.unwrap_or_default() })
+        Some(WorkflowOptions { deadline, priority: priority.unwrap_or_default(), queries })
     },
 };
 
@@ -160,7 +165,7 @@ impl OfTask {
             "a task",
             "a task has `timeout: {after: PT30S}`; a deadline is for the workflow",
         );
-        f.excluded(["priority"], "a task", "put it at the workflow's own `document`");
+        f.excluded(["priority", "queries"], "a task", "put it at the workflow's own `document`");
         TaskOptions { key, parallel, compensate }
     }
 }
@@ -206,6 +211,41 @@ pub(super) fn place_of_compensate(metadata: &Node) -> Option<Span> {
         entries.iter().find(|entry| &*entry.key.text == key)
     }
     Some(within(&within(metadata, "standfast")?.value, "compensate")?.key.span)
+}
+
+/// What can be asked about runs, by names that stand in addresses as they are.
+const QUERIES: Keyed<TextKeys, Query> = Keyed {
+    keys: TextKeys {
+        what: "a name of letters, digits, `-`, `_` and `.`",
+        pattern: "^[A-Za-z0-9._-]{1,100}$",
+        matches: |text| {
+            let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+            (1..=100).contains(&text.len()) && text.bytes().all(is_plain)
+        },
+    },
+    item: Query,
+    min: 1,
+};
+
+/// An expression about a run, whose value whoever may ask is told.
+struct Query;
+
+impl Shape for Query {
+    type Value = Expression;
+
+    fn decode(&self, node: &Node, cx: &mut Context<'_>) -> Option<Expression> {
+        let query = Condition.decode(node, cx)?;
+        if query.text().contains("$secrets") {
+            let message = "a query cannot name `$secrets`: what it yields is told to whoever asks";
+            cx.reports.error_hint(node.span, message, "ask for something else of the run: `.status`");
+            return None;
+        }
+        Some(query)
+    }
+
+    fn schema(&self) -> Value {
+        Condition.schema()
+    }
 }
 
 /// A key of a step, or what yields it.

@@ -31,11 +31,17 @@ impl Bulk {
     /// How runs stand to which it can be done.
     const fn statuses(self) -> &'static [&'static str] {
         match self {
-            Self::Cancel => &["pending", "running", "waiting", "suspended"],
+            Self::Cancel => &["pending", "running", "waiting", "suspended", "parked"],
             Self::Hold => &["pending", "running", "waiting"],
-            Self::Resume => &["suspended"],
+            Self::Resume => &["suspended", "parked"],
             Self::Retry => &["faulted"],
         }
+    }
+
+    /// Of these those that are meant when nothing is said: what broke the process is taken up again only by name.
+    fn meant(self) -> impl Iterator<Item = &'static str> {
+        let can = self.statuses().iter().copied();
+        can.filter(move |status| self != Self::Resume || *status != "parked")
     }
 }
 
@@ -49,7 +55,7 @@ pub(super) async fn change(asked: &Asked<'_>, bulk: Bulk) -> Answer {
     }
     let can = bulk.statuses();
     match filter.statuses.is_empty() {
-        true => filter.statuses = can.iter().map(|status| (*status).to_owned()).collect(),
+        true => filter.statuses = bulk.meant().map(str::to_owned).collect(),
         false => filter.statuses.retain(|status| can.contains(&status.as_str())),
     }
     if filter.statuses.is_empty() {

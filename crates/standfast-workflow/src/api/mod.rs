@@ -10,6 +10,7 @@ mod list;
 mod openapi;
 mod routes;
 mod runs;
+mod signals;
 
 use ::http::{Method, Request, Response, StatusCode};
 use bytes::Bytes;
@@ -74,6 +75,8 @@ async fn perform(route: &Route, asked: Asked<'_>) -> Answer {
         Operation::Resume => runs::resume(&asked, asked.run()?).await,
         Operation::Retry => again::retry(&asked, asked.run()?).await,
         Operation::Redo => again::redo(&asked, asked.run()?).await,
+        Operation::Signal => signals::tell(&asked, asked.run()?, asked.variables[1]).await,
+        Operation::Query => signals::query(&asked, asked.run()?, asked.variables[1]).await,
         Operation::Bulk(bulk) => bulk::change(&asked, bulk).await,
         Operation::Publish => events::publish(asked.engine, asked.request).await,
     }

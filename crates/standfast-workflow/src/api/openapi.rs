@@ -161,7 +161,7 @@ fn schemas() -> Value {
         ("type", text.clone()),
         ("specversion", json!({"const": "1.0"})),
     ];
-    let kinds = json!({"enum": ["broken", "endless", "overdue", "unheard"]});
+    let kinds = json!({"enum": ["broken", "parked", "endless", "overdue", "unheard"]});
     let stuck = [
         ("id", id()),
         ("since", text.clone()),
@@ -193,6 +193,7 @@ fn schemas() -> Value {
         "Stuck": object(&stuck, 5),
         "StuckRuns": object(&[("runs", list(reference("Stuck")))], 1),
         "Reason": object(&[("reason", text.clone())], 0),
+        "Queried": object(&[("id", id()), ("query", text.clone()), ("value", json!({}))], 3),
         "Changed": object(&[("id", id()), ("status", reference("Status"))], 2),
         "Event": object(&event, 3),
         "Published": object(&[("events", list(given))], 1),

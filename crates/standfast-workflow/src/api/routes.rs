@@ -21,6 +21,8 @@ pub(super) enum Operation {
     Resume,
     Retry,
     Redo,
+    Signal,
+    Query,
     Bulk(Bulk),
     Publish,
 }
@@ -96,10 +98,15 @@ const KEY: Parameter = parameter(
     Kind::Text,
     "names the start: the same key for the same workflow is the same run",
 );
+const SIGNAL_KEY: Parameter = parameter(
+    "Idempotency-Key",
+    Kind::Text,
+    "names the signal: the same key for the same run and signal is told once",
+);
 const STATUS: Parameter = parameter(
     "status",
     Kind::Text,
-    "how it stands: one of pending, running, waiting, suspended, cancelled, faulted, completed, or several with commas between",
+    "how it stands: one of pending, running, waiting, suspended, parked, cancelled, faulted, completed, or several with commas between",
 );
 const WORKFLOW: Parameter =
     parameter("workflow", Kind::Text, "of which workflow: NAME or NAMESPACE/NAME, with :VERSION or without");
@@ -295,6 +302,28 @@ pub(super) const ROUTES: &[Route] = &[
         done: &[200, 202],
         answer: "WentOn",
         refused: &[404, 409, 413],
+    },
+    Route {
+        method: Method::POST,
+        path: "/v1/runs/{id}/signals/{name}",
+        operation: Operation::Signal,
+        name: "signalRun",
+        summary: "Tells a run something, which it keeps until a task of it listens for that; the body is the data",
+        headers: &[SIGNAL_KEY],
+        body: Body::Input,
+        done: &[202],
+        answer: "Changed",
+        refused: &[404, 409, 413],
+        ..BASE
+    },
+    Route {
+        path: "/v1/runs/{id}/queries/{name}",
+        operation: Operation::Query,
+        name: "queryRun",
+        summary: "What an expression of the document yields about the run as it is; nothing is written",
+        answer: "Queried",
+        refused: &[404, 409],
+        ..BASE
     },
     Route {
         path: "/v1/bulk/cancel",

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use super::Asked;
 use super::answer::{Answer, bad, body, data, refused};
-use crate::engine::{Refused, Summary};
+use crate::engine::{Refused, Summary, waits_for};
 use crate::program::WorkflowName;
-use crate::run::{Run, RunId, State};
+use crate::run::{Run, RunId};
 
 /// Longest that a request waits for the end of a run.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -121,20 +121,4 @@ pub(super) fn as_value(summary: &Summary) -> Value {
     }
     value["status"] = summary.word().into();
     value
-}
-
-/// What a run waits for, task by task.
-fn waits_for(run: &Run) -> Value {
-    let waits = run.scopes.values().filter_map(|scope| {
-        let (kind, until) = match &scope.state {
-            State::Asking => ("answer", scope.deadline),
-            State::Waiting { until } => ("time", Some(*until)),
-            State::Pausing { until, .. } => ("retry", Some(*until)),
-            State::Listening(_) => ("event", scope.deadline),
-            _ => return None,
-        };
-        let until = until.map(|until| until.to_string());
-        Some(json!({"task": &*scope.task, "for": kind, "since": scope.at.to_string(), "until": until}))
-    });
-    waits.collect()
 }

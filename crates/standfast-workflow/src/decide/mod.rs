@@ -15,6 +15,7 @@ mod listen;
 mod raise;
 mod set;
 mod sight;
+mod signal;
 mod switch;
 mod undo;
 mod wait;
@@ -29,6 +30,8 @@ pub(crate) use interest::{Interest, at, interests, sign};
 pub(crate) use listen::{event_key, gather, is_full, nothing_yet};
 pub use sight::World;
 pub(crate) use sight::{Seeing, Sight, as_text, kind_of, over_limits, size_of};
+pub use signal::SIGNAL_TYPE;
+pub(crate) use signal::has_no_room;
 pub use undo::UNDO_BYTES_MAX;
 
 use crate::program::{Form, Next, Outlet, Step, Task, TaskId};
@@ -81,6 +84,11 @@ pub enum Cause {
         /// In the order in which they came.
         events: Vec<Arc<Value>>,
     },
+    /// Somebody tells it something.
+    Signal {
+        /// In the form of `CloudEvents`.
+        event: Arc<Value>,
+    },
     /// Somebody holds it.
     Hold,
     /// Somebody lets it go on.
@@ -113,7 +121,10 @@ pub fn decide(world: &World<'_>, run: Run, cause: &Cause, now: Stamp) -> Turn {
     let number = run.records;
     let mut deciding = Deciding { world, run, now, events: Vec::new(), bytes: 0, ready: Vec::new() };
     deciding.happen(cause);
-    let is_unfinished = deciding.settle();
+    let mut is_unfinished = deciding.settle();
+    while !is_unfinished && signal::give(&mut deciding) {
+        is_unfinished = deciding.settle();
+    }
     let Deciding { mut run, events, .. } = deciding;
     let record = (!events.is_empty()).then(|| {
         run.close(now);
@@ -138,6 +149,14 @@ impl Deciding<'_> {
         if self.run.status.is_final() {
             return;
         }
+        // Whatever it is that broke the process, it is not done again before somebody says so.
+        let goes_by_itself = matches!(
+            cause,
+            Cause::Continue | Cause::Time | Cause::Answer { .. } | Cause::Event { .. } | Cause::Kept { .. }
+        );
+        if self.run.parked.is_some() && goes_by_itself {
+            return;
+        }
         match cause {
             Cause::Start { input, key } => self.start(input, key.as_ref()),
             Cause::Again { run } => {
@@ -153,10 +172,11 @@ impl Deciding<'_> {
             Cause::Answer { scope, answer } => self.answered(*scope, answer),
             Cause::Event { event } => listen::arrives(self, event, false),
             Cause::Kept { events } => events.iter().for_each(|event| listen::arrives(self, event, true)),
+            Cause::Signal { event } => signal::arrives(self, event),
             Cause::Hold if !self.run.is_held => self.note(Event::Held),
             Cause::Hold => {}
             Cause::Resume => {
-                if self.run.is_held {
+                if self.run.stands_still() {
                     self.note(Event::Resumed);
                 }
                 self.ready = self.run.scopes.keys().rev().copied().collect();
@@ -168,7 +188,7 @@ impl Deciding<'_> {
             Cause::Cancel { .. } if undo::ends(&self.run) => {}
             Cause::Cancel { reason } => {
                 let problem = Standard::Runtime.problem(reason.clone());
-                if self.run.is_held {
+                if self.run.stands_still() {
                     self.note(Event::Resumed); // What is held is not undone.
                 }
                 self.end_with(Status::Cancelled, problem);
@@ -179,7 +199,7 @@ impl Deciding<'_> {
     /// Does what can be done at once. True when there is more of it than one record holds.
     fn settle(&mut self) -> bool {
         while let Some(scope) = self.ready.pop() {
-            if self.run.is_held || self.run.status.is_final() {
+            if self.run.stands_still() || self.run.status.is_final() {
                 return false;
             }
             if self.events.len() >= RECORD_EVENTS_MAX || self.bytes >= RECORD_BYTES_MAX {
@@ -509,6 +529,7 @@ fn bytes_of(event: &Event) -> usize {
         Event::Handled { output, .. } => size_of(output),
         Event::Exported { context } => size_of(context),
         Event::Emitted { event } => size_of(event),
+        Event::Signalled { signal } => size_of(&signal.event),
         Event::Ended { output, .. } => all(&[output]),
         // It is what the run holds, and has a limit of its own.
         Event::Continued { .. }
@@ -517,6 +538,7 @@ fn bytes_of(event: &Event) -> usize {
         | Event::Iterated { .. }
         | Event::Faulted { .. }
         | Event::Held
+        | Event::Parked { .. }
         | Event::Resumed => 0,
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use standfast_model::Stamp;
 
 use super::{Deciding, VALUE_BYTES_MAX};
-use crate::expression::Evaluator;
+use crate::expression::{Evaluator, Filter};
 use crate::program::{FilterId, Form, Intake, Outlet, Program, SchemaId, Step, Task};
 use crate::run::{Phase, Problem, Run, Scope, ScopeId, Standard, State};
 
@@ -81,7 +81,11 @@ pub(crate) struct Seeing<'s> {
 impl<'s> Seeing<'s> {
     /// What an expression yields.
     pub(crate) fn value(&self, id: FilterId, dot: &Value, sight: &Sight<'_>) -> Result<Value, Problem> {
-        let filter = self.world.program.filter(id);
+        self.ask(self.world.program.filter(id), dot, sight)
+    }
+
+    /// The same of an expression that is no part of what runs do.
+    pub(crate) fn ask(&self, filter: &Filter, dot: &Value, sight: &Sight<'_>) -> Result<Value, Problem> {
         if filter.variables().iter().any(|name| name == "secrets") {
             self.check_secrets(filter.text())?;
         }

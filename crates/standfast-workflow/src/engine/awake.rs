@@ -87,6 +87,11 @@ impl Engine {
             let read_back = async {
                 let sleeper = engine.0.journal.sleeper(id).await?.ok_or(Refused::NoRun(id))?;
                 let program = engine.program_of(&sleeper.run).await?;
+                if engine.is_trying()
+                    && matches!(input.cause, Cause::Event { .. } | Cause::Kept { .. } | Cause::Signal { .. })
+                {
+                    engine.0.journal.put_woken(id).await?;
+                }
                 Ok((sleeper, program))
             };
             match read_back.await {
@@ -147,6 +152,11 @@ impl Engine {
         if runs.is_without_limit(id) {
             runs.is_endless(id, since);
         }
+    }
+
+    /// A run that is parked sleeps.
+    pub(super) fn is_parked(&self, id: RunId, since: Stamp, why: &Arc<str>) {
+        self.runs().is_parked(id, since, Arc::clone(why));
     }
 
     pub(super) fn wrote(&self, id: RunId, at: u64) {

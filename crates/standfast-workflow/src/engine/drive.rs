@@ -14,7 +14,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::journal::{Beside, JournalError, Sleeper};
 use super::{Engine, Refused};
 use crate::ask::{self, Answer, Request};
-use crate::decide::{Cause, Turn, World, decide, is_full};
+use crate::decide::{Cause, Turn, World, decide, has_no_room, is_full};
 use crate::program::Program;
 use crate::run::{Event, Problem, Record, Run, RunId, ScopeId, Standard, State};
 
@@ -118,10 +118,12 @@ impl Driving {
         let _guard = Guard { engine: self.engine.clone(), run: self.run.id };
         let mut input = first;
         loop {
-            if matches!(input.cause, Cause::Event { .. } | Cause::Kept { .. })
-                && is_full(&self.run)
-                && let Some(told) = input.told.take()
-            {
+            let has_no_room = match input.cause {
+                Cause::Event { .. } | Cause::Kept { .. } => is_full(&self.run),
+                Cause::Signal { .. } => has_no_room(&self.run),
+                _ => false,
+            };
+            if has_no_room && let Some(told) = input.told.take() {
                 // Who sent it is not told that it was taken, and sends it again.
                 let _nobody_waits = told.send(Err(Refused::Busy(self.run.id)));
                 input = Input { cause: Cause::Continue, told: None };
@@ -159,12 +161,18 @@ impl Driving {
                 input = Input { cause: Cause::Continue, told: None };
                 continue;
             }
-            let kept = self.engine.kept_events(&self.run, &self.program);
+            let kept = match self.run.parked {
+                Some(_) => Vec::new(),
+                None => self.engine.kept_events(&self.run, &self.program),
+            };
             if !kept.is_empty() {
                 input = Input { cause: Cause::Kept { events: kept }, told: None };
                 continue;
             }
             self.ask();
+            if self.asked.is_empty() {
+                self.engine.may_have_got_on(&self.run);
+            }
             match self.next().await {
                 Ok(Some(next)) => input = next,
                 Ok(None) => return,
@@ -246,7 +254,7 @@ impl Driving {
             }
             is_needed
         });
-        if self.run.is_held {
+        if self.run.stands_still() {
             return;
         }
         // All that is asked now is asked of the same run: a copy for each of many branches would be the square of them.
@@ -328,8 +336,12 @@ impl Driving {
             self.kept_due = Some(due);
         }
         let sleeps = self.engine.falls_asleep(self.run.id, due, None, &mut self.inbox);
-        if sleeps && due.is_none() && !self.run.is_held && !listens(&self.run) {
-            self.engine.is_endless(self.run.id, self.run.changed_at);
+        match &self.run.parked {
+            Some(why) if sleeps => self.engine.is_parked(self.run.id, self.run.changed_at, why),
+            None if sleeps && due.is_none() && !self.run.is_held && !listens(&self.run) => {
+                self.engine.is_endless(self.run.id, self.run.changed_at);
+            }
+            _ => {}
         }
         Ok(sleeps)
     }
@@ -353,7 +365,7 @@ fn is_too_large(why: JournalError) -> Result<Input, JournalError> {
 
 /// Whether a run waits for events.
 pub(super) fn listens(run: &Run) -> bool {
-    run.scopes.values().any(|scope| matches!(scope.state, State::Listening(_)))
+    run.parked.is_none() && run.scopes.values().any(|scope| matches!(scope.state, State::Listening(_)))
 }
 
 pub(super) fn emitted(record: &Record) -> Vec<Arc<Value>> {

@@ -16,7 +16,7 @@ use super::awake::Answer;
 use super::refused::{check_event, check_limits};
 use super::waiters::Waiters;
 use super::{Engine, JournalError, Refused};
-use crate::decide::{Cause, Interest, event_key, interests, size_of};
+use crate::decide::{Cause, Interest, SIGNAL_TYPE, event_key, interests, size_of};
 use crate::program::Program;
 use crate::run::{Digest, Run, RunId, ScopeId};
 
@@ -140,7 +140,10 @@ impl Events {
         if inner.heard.len() >= HEARD_MAX {
             return Vec::new();
         }
-        let is_unheard = |kind: &Arc<str>| !known.contains(kind) && !inner.heard.contains(kind);
+        // A signal comes from outside, and to one run: none has come so far says nothing.
+        let is_unheard = |kind: &Arc<str>| {
+            !known.contains(kind) && !inner.heard.contains(kind) && !kind.starts_with(SIGNAL_TYPE)
+        };
         let mut found = Vec::new();
         for (id, waiting) in &inner.waiting {
             let kinds = waiting.interests.iter().map(|interest| interest.kind.clone());

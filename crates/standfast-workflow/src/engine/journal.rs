@@ -145,8 +145,8 @@ pub struct Summary {
 }
 
 /// How runs may stand, for those who look for some.
-pub const STATUS_WORDS: [&str; 7] =
-    ["pending", "running", "waiting", "suspended", "cancelled", "faulted", "completed"];
+pub const STATUS_WORDS: [&str; 8] =
+    ["pending", "running", "waiting", "suspended", "parked", "cancelled", "faulted", "completed"];
 
 impl Summary {
     /// How it stands, in one word of [`STATUS_WORDS`].
@@ -182,6 +182,8 @@ struct Ended {
 pub(super) struct Found {
     /// Runs that sleep: when they are due, and whether they wait for events.
     pub(super) sleeping: Vec<(RunId, Option<Stamp>, bool)>,
+    /// Those of them that are parked.
+    pub(super) parked: Vec<RunId>,
     /// Runs to which something happened since they were put to sleep, or that never were.
     pub(super) awake: Vec<Left>,
     /// Events of runs that may not have been given out yet.
@@ -477,6 +479,7 @@ impl Journal {
             // What happened after it was put to sleep is in the journal.
             if !awake.contains_key(&id) {
                 found.sleeping.push((id, head.due, head.listens));
+                found.parked.extend(head.is_parked.then_some(id));
             }
         }
         found.awake = awake.into_values().filter(|left| !left.run.status.is_final()).collect();
@@ -605,11 +608,16 @@ impl Sleeper {
 struct Head {
     due: Option<Stamp>,
     listens: bool,
+    is_parked: bool,
     records: u64,
 }
 
-/// Bytes before a sleeper's own: 1 of format, 1 whether it listens, 8 when it is due, 8 how many records it has.
+/// Bytes before a sleeper's own: 1 of format, 1 of [`LISTENS`] and [`PARKED`], 8 when it is due, 8 how many records it has.
 const HEAD_BYTES: usize = 18;
+/// It waits for events.
+const LISTENS: u8 = 1;
+/// It is parked.
+const PARKED: u8 = 2;
 
 impl Head {
     fn read(bytes: &[u8]) -> Result<Self, JournalError> {
@@ -620,14 +628,16 @@ impl Head {
         }
         let number = |from: usize| sequence_of(&head[from..from + 8]);
         let due = Some(number(2)).filter(|due| *due != u64::MAX).map(Stamp::from_micros);
-        Ok(Self { due, listens: head[1] == 1, records: number(10) })
+        let (listens, is_parked) = (head[1] & LISTENS != 0, head[1] & PARKED != 0);
+        Ok(Self { due, listens, is_parked, records: number(10) })
     }
 }
 
 fn put_sleeper(batch: Batch, sleeper: &Sleeper) -> Result<Batch, JournalError> {
     let mut bytes = Vec::with_capacity(1_024);
     bytes.push(FORMAT as u8);
-    bytes.push(u8::from(sleeper.listens));
+    let is_parked = sleeper.run.parked.is_some();
+    bytes.push(if sleeper.listens { LISTENS } else { 0 } | if is_parked { PARKED } else { 0 });
     bytes.extend_from_slice(&sleeper.due.map_or(u64::MAX, Stamp::as_micros).to_be_bytes());
     bytes.extend_from_slice(&sleeper.run.records.to_be_bytes());
     serde_json::to_writer(&mut bytes, sleeper).map_err(|why| JournalError::Unreadable(why.to_string()))?;

@@ -18,6 +18,12 @@ const GIVE_AGAIN: Backoff = Backoff { base: Duration::from_millis(20), cap: Dura
 impl Engine {
     pub(super) async fn recover(&self) -> Result<(), JournalError> {
         let found = self.0.journal.recover().await?;
+        let now = self.0.clock.now();
+        let mut due =
+            found.sleeping.iter().filter(|(_, due, _)| due.is_some_and(|due| due <= now)).peekable();
+        let is_any = !found.awake.is_empty() || !found.emitted.is_empty() || due.peek().is_some();
+        let mut takeover = self.take_over(is_any).await?;
+        takeover.suspects(due.map(|(id, _, _)| *id));
         let mut listening = Vec::new();
         for (id, due, listens) in found.sleeping {
             if listens {
@@ -26,8 +32,17 @@ impl Engine {
             }
             self.runs().falls_asleep(id, due, None);
         }
-        for journal::Left { run, first, last, kept } in found.awake {
-            let program = match self.program_of(&run).await {
+        for id in found.parked {
+            if let Some(run) = self.0.journal.sleeper(id).await?.map(|sleeper| sleeper.run)
+                && let Some(why) = &run.parked
+            {
+                self.is_parked(id, run.changed_at, why);
+            }
+        }
+        let mut taken_up = Vec::new();
+        for left in found.awake {
+            let (run, first) = (&left.run, left.first);
+            let program = match self.program_of(run).await {
                 Ok(program) => program,
                 Err(why) => {
                     // The mark must not pass it: another release may know how to go on.
@@ -39,9 +54,15 @@ impl Engine {
                     continue;
                 }
             };
-            let id = run.id;
-            let driving = self.take_up(run, program, first).read_back(Some(last), kept);
-            self.wrote(id, last);
+            let left = self.with_care(&mut takeover, left, program.name()).await?;
+            if let Some(journal::Left { run, first, last, kept }) = left {
+                let id = run.id;
+                taken_up.push(self.take_up(run, program, first).read_back(Some(last), kept));
+                self.wrote(id, last);
+            }
+        }
+        self.begin_trial(takeover).await?;
+        for driving in taken_up {
             self.spawn(driving, Input { cause: Cause::Time, told: None });
         }
         self.published(found.emitted, None);

@@ -19,11 +19,14 @@ mod keeping;
 mod lifecycle;
 mod operate;
 mod programs;
+mod query;
 mod refused;
 mod runs;
 mod schedule;
 mod search;
 mod shown;
+mod signal;
+mod trial;
 mod waiters;
 mod watchdog;
 mod within;
@@ -46,6 +49,7 @@ pub use lifecycle::{LIFECYCLE_MAX, Lifecycle, Told};
 pub use refused::Refused;
 pub use search::{Filter, Found};
 pub use shown::Shown;
+pub(crate) use shown::waits_for;
 pub use watchdog::{Stuck, StuckKind};
 
 use self::admission::Admission;
@@ -122,6 +126,8 @@ struct Inner {
     changed: Notify,
     /// This process was told which workflows there are.
     is_told: AtomicBool,
+    /// What was left behind by the process before has not all got on yet.
+    is_trying: AtomicBool,
     /// Why nothing is driven any more.
     stopped: watch::Sender<Option<Refused>>,
 }
@@ -160,6 +166,7 @@ impl Engine {
             rng: Mutex::new(Rng::from_entropy()),
             changed: Notify::new(),
             is_told: AtomicBool::new(false),
+            is_trying: AtomicBool::new(false),
             stopped: watch::Sender::new(None),
         }));
         engine.read_events().await?;

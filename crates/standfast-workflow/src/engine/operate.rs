@@ -16,7 +16,7 @@ const NAMED_MAX: usize = 20;
 
 impl Engine {
     /// Goes on with a faulted run from the task that failed: another run that takes what had finished as it is, and asks again by
-    /// the same keys. A second retry of a run is the same run.
+    /// the same keys. A second retry of a run is the same run. One that is parked is resumed.
     ///
     /// # Errors
     /// See [`Refused`]; [`Refused::Unfit`] when it is not faulted, or what happened to it is not kept any more.
@@ -24,6 +24,12 @@ impl Engine {
         self.check_driven()?;
         if let Some(again) = self.journal().retried_by(id).await? {
             return Ok(again);
+        }
+        // One that is parked has not ended: it goes on itself.
+        if let Ok((run, _)) = self.look(id).await
+            && run.parked.is_some()
+        {
+            return self.resume(id).await.map(|run| run.id);
         }
         let (summary, records) = self.ended_history(id).await?;
         if summary.status != Status::Faulted {
@@ -107,7 +113,7 @@ impl Engine {
     }
 
     /// How a run ended, and all that happened to it.
-    async fn ended_history(&self, id: RunId) -> Result<(Summary, Vec<Record>), Refused> {
+    pub(super) async fn ended_history(&self, id: RunId) -> Result<(Summary, Vec<Record>), Refused> {
         if self.runs().is_awake(id).is_some() {
             return Err(Refused::Unfit(format!("the run {id} has not ended: cancel it first")));
         }

@@ -22,6 +22,16 @@ pub enum Refused {
     /// There is no such run.
     #[error("there is no run {0}, or it ended so long ago that it is not kept any more")]
     NoRun(RunId),
+    /// Its document has no such query.
+    #[error("the workflow {workflow} has no query `{name}`; {known}")]
+    NoQuery {
+        /// Of which workflow.
+        workflow: WorkflowName,
+        /// What was asked for.
+        name: String,
+        /// What there is, as a sentence.
+        known: String,
+    },
     /// It has ended.
     #[error("the run {0} has ended")]
     Ended(RunId),

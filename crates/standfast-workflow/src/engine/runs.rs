@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use standfast_model::{Priority, Stamp};
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::drive::Input;
 use super::journal::Summary;
@@ -55,6 +55,14 @@ pub(super) struct Runs {
     broken: BTreeMap<RunId, (Stamp, String)>,
     /// Those that sleep and wait for nothing.
     endless: BTreeMap<RunId, Stamp>,
+    /// Those that sleep and are parked: since when, and why.
+    parked: BTreeMap<RunId, (Stamp, Arc<str>)>,
+    /// Those that sleep and are not woken by time before they are tried.
+    held_back: BTreeSet<RunId>,
+    /// Those that were taken up and have not got on since.
+    on_trial: BTreeSet<RunId>,
+    /// The last of these has got on.
+    all_got_on: Arc<Notify>,
     /// Where the last record of a run in memory is.
     last: HashMap<RunId, u64>,
     waiting: HashMap<RunId, Vec<oneshot::Sender<Summary>>>,
@@ -116,6 +124,7 @@ impl Runs {
     fn stops_sleeping(&mut self, id: RunId) -> bool {
         let Some(Asleep { due, crowded }) = self.asleep.remove(&id) else { return false };
         self.endless.remove(&id);
+        self.parked.remove(&id);
         match (due, crowded) {
             (Some(due), Some(priority)) => drop(self.crowded.remove(&(Reverse(priority), due, id))),
             (Some(due), None) => drop(self.due.remove(&(due, id))),
@@ -127,6 +136,7 @@ impl Runs {
     /// From now on it sleeps; with a priority, since there is no room for it.
     pub(super) fn falls_asleep(&mut self, id: RunId, due: Option<Stamp>, crowded: Option<Priority>) {
         self.frees(id, crowded.is_none());
+        self.got_on(id);
         self.last.remove(&id);
         self.asleep.insert(id, Asleep { due, crowded });
         match (due, crowded) {
@@ -154,6 +164,43 @@ impl Runs {
 
     pub(super) fn wrote(&mut self, id: RunId, at: u64) {
         self.last.insert(id, at);
+        self.got_on(id);
+    }
+
+    /// It is parked, and sleeps.
+    pub(super) fn is_parked(&mut self, id: RunId, at: Stamp, why: Arc<str>) {
+        if self.asleep.contains_key(&id) {
+            self.parked.insert(id, (at, why));
+        }
+    }
+
+    pub(super) fn parked(&self, max: usize) -> Vec<(RunId, (Stamp, Arc<str>))> {
+        self.parked.iter().take(max).map(|(id, why)| (*id, why.clone())).collect()
+    }
+
+    /// Until they are tried, time wakes none of them.
+    pub(super) fn hold_back(&mut self, ids: impl IntoIterator<Item = RunId>) {
+        self.held_back.extend(ids);
+    }
+
+    /// These are taken up, and may break the process.
+    pub(super) fn tries(&mut self, ids: &[RunId]) {
+        for id in ids {
+            self.held_back.remove(id);
+        }
+        self.on_trial = ids.iter().copied().collect();
+    }
+
+    /// Waits for those that are tried; they have all got on when there is none.
+    pub(super) fn on_trial(&self) -> (usize, Arc<Notify>) {
+        (self.on_trial.len(), Arc::clone(&self.all_got_on))
+    }
+
+    /// What it did since it was taken up did not break the process.
+    pub(super) fn got_on(&mut self, id: RunId) {
+        if self.on_trial.remove(&id) && self.on_trial.is_empty() {
+            self.all_got_on.notify_one();
+        }
     }
 
     /// Why a run cannot be driven on.
@@ -254,6 +301,8 @@ impl Runs {
     pub(super) fn forget(&mut self, id: RunId) {
         self.stops_sleeping(id);
         self.frees(id, true);
+        self.held_back.remove(&id);
+        self.got_on(id);
         self.last.remove(&id);
         self.waiting.remove(&id);
         if let Some(nested) = self.nested.remove(&id)
@@ -315,7 +364,7 @@ impl Runs {
         let is_urgent = |crowded: &&(Reverse<Priority>, Stamp, RunId)| crowded.0 == Reverse(Priority::High);
         let urgent = self.crowded.iter().take_while(is_urgent).map(|(_, _, id)| *id);
         let others = self.crowded.iter().skip_while(is_urgent).map(|(_, _, id)| *id);
-        let all = urgent.chain(due).chain(others);
+        let all = urgent.chain(due).chain(others).filter(|id| !self.held_back.contains(id));
         let taken: Vec<RunId> = all.take(room.min(WAKE_MAX)).collect();
         let next = if taken.len() < room.min(WAKE_MAX) {
             self.due.iter().map(|(at, _)| *at).find(|at| *at > now)

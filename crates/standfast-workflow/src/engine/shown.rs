@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::{Value, json};
+
 use super::{Engine, Refused, Summary};
-use crate::run::{Record, Run, RunId};
+use crate::run::{Record, Run, RunId, State};
 
 /// Where a run stands, and what it went through.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,4 +84,20 @@ impl Engine {
         }
         Ok(found.into_values().rev().collect())
     }
+}
+
+/// What a run waits for, task by task.
+pub(crate) fn waits_for(run: &Run) -> Value {
+    let waits = run.scopes.values().filter_map(|scope| {
+        let (kind, until) = match &scope.state {
+            State::Asking => ("answer", scope.deadline),
+            State::Waiting { until } => ("time", Some(*until)),
+            State::Pausing { until, .. } => ("retry", Some(*until)),
+            State::Listening(_) => ("event", scope.deadline),
+            _ => return None,
+        };
+        let until = until.map(|until| until.to_string());
+        Some(json!({"task": &*scope.task, "for": kind, "since": scope.at.to_string(), "until": until}))
+    });
+    waits.collect()
 }

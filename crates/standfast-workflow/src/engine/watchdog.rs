@@ -39,6 +39,8 @@ pub struct Stuck {
 pub enum StuckKind {
     /// It cannot be read, written or driven on.
     Broken,
+    /// It broke the process again and again, and is not driven on until somebody resumes it.
+    Parked,
     /// It waits for nothing that could happen.
     Endless,
     /// It is due, and there is no room for it.
@@ -52,6 +54,7 @@ impl StuckKind {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Broken => "broken",
+            Self::Parked => "parked",
             Self::Endless => "endless",
             Self::Overdue => "overdue",
             Self::Unheard => "unheard",
@@ -61,6 +64,7 @@ impl StuckKind {
     const fn hint(self) -> &'static str {
         match self {
             Self::Broken => "restart with the release or the document that it began with, or cancel it",
+            Self::Parked => "see what it did last (`workflow show`), then `workflow resume` or `cancel` it",
             Self::Endless => "cancel it",
             Self::Overdue => "start fewer runs, or give the services that they wait for more room",
             Self::Unheard => "publish the event, or cancel the run; a `timeout` or a `deadline` would end it",
@@ -74,12 +78,22 @@ impl Engine {
         let now = self.clock().now();
         let before = now.minus(PATIENCE);
         let stuck = |id, since, kind: StuckKind, why| Stuck { id, since, kind, why, hint: kind.hint() };
-        let (broken, endless, overdue) = {
+        let (broken, parked, endless, overdue) = {
             let runs = self.runs();
-            (runs.broken(STUCK_MAX), runs.endless(STUCK_MAX), runs.overdue(before, STUCK_MAX))
+            (
+                runs.broken(STUCK_MAX),
+                runs.parked(STUCK_MAX),
+                runs.endless(STUCK_MAX),
+                runs.overdue(before, STUCK_MAX),
+            )
         };
         let mut found: Vec<Stuck> = Vec::new();
         found.extend(broken.into_iter().map(|(id, (since, why))| stuck(id, since, StuckKind::Broken, why)));
+        found.extend(
+            parked
+                .into_iter()
+                .map(|(id, (since, why))| stuck(id, since, StuckKind::Parked, why.as_ref().to_owned())),
+        );
         found.extend(endless.into_iter().map(|(id, since)| {
             let why = "it waits neither for a time nor for an event nor for an answer";
             stuck(id, since, StuckKind::Endless, why.to_owned())

@@ -3,7 +3,7 @@ mod calls;
 mod grpc;
 mod outside;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -100,6 +100,7 @@ pub fn compile_with(document: &Document, resources: &Resources) -> Result<Progra
             tasks: Vec::new(),
             lists: Vec::new(),
             filters: Vec::new(),
+            queries: BTreeMap::new(),
             schemas: Vec::new(),
             by_pointer: HashMap::new(),
         },
@@ -141,6 +142,12 @@ impl Building<'_> {
         self.program.timeout = self.timeout(document.timeout.as_ref());
         self.program.deadline = document.options.deadline.as_ref().map(|deadline| self.length(deadline));
         self.program.schedule = document.schedule.as_ref().and_then(|schedule| self.schedule(schedule));
+        for (name, query) in &document.options.queries {
+            match self.expressions.filter(query.text(), &self.variables) {
+                Ok(filter) => drop(self.program.queries.insert(name.clone(), filter)),
+                Err(bad) => self.refuse("/document/metadata/standfast/queries", bad.message),
+            }
+        }
         self.extensions = self.extensions();
         // Functions that extensions call are not extended; those of tasks are, so they are compiled anew.
         self.functions.clear();

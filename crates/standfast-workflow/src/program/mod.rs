@@ -9,7 +9,7 @@ mod openapi;
 mod period;
 mod resources;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,6 +65,8 @@ pub struct Program {
     pub(crate) tasks: Vec<Task>,
     pub(crate) lists: Vec<Vec<TaskId>>,
     pub(crate) filters: Vec<Filter>,
+    /// What can be asked about runs, by name. No run waits for these, so they are no [`Program::filters`].
+    pub(crate) queries: BTreeMap<String, Filter>,
     pub(crate) schemas: Vec<Check>,
     by_pointer: HashMap<Arc<str>, TaskId>,
 }

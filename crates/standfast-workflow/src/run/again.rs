@@ -91,6 +91,7 @@ impl Run {
         let since = self.origin.as_ref().map_or(began, |origin| origin.since);
         self.origin = Some(Box::new(Origin { run: of, by, task: task.into(), keys, since }));
         (self.status, self.started_at, self.is_held) = (Status::Running, now, false);
+        self.parked = None;
         (self.output, self.problem) = (None, None);
         self
     }

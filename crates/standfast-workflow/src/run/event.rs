@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use standfast_model::Stamp;
 
-use super::{Digest, Problem, Run, RunId, ScopeId, State, Status, given};
+use super::{Digest, Problem, Run, RunId, ScopeId, Signal, State, Status, given};
 
 /// What happened to a run at one moment: written together or not at all.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -186,8 +186,18 @@ pub enum Event {
         /// What it is.
         context: Arc<Value>,
     },
+    /// Somebody told it something, for a task that waits or will wait for it.
+    Signalled {
+        /// What.
+        signal: Signal,
+    },
     /// Somebody held it.
     Held,
+    /// It broke the process again and again: it is not driven on until somebody resumes it.
+    Parked {
+        /// What is known of that.
+        why: Arc<str>,
+    },
     /// Somebody let it go on.
     Resumed,
     /// It ended.

@@ -26,8 +26,10 @@ impl Run {
             output: None,
             problem: None,
             is_held: false,
+            parked: None,
             origin: None,
             taken: VecDeque::new(),
+            signals: Vec::new(),
             undo: Vec::new(),
             undone: Vec::new(),
             scopes: BTreeMap::new(),
@@ -53,6 +55,9 @@ impl Run {
     }
 
     fn current_status(&self) -> Status {
+        if self.parked.is_some() {
+            return Status::Parked;
+        }
         if self.is_held {
             return Status::Suspended;
         }
@@ -141,6 +146,7 @@ impl Run {
                     listening.is_complete = *is_complete;
                 }
                 if let Some(key) = key {
+                    self.signals.retain(|signal| signal.key != *key);
                     if self.taken.len() >= TAKEN_MAX {
                         self.taken.pop_front();
                     }
@@ -209,8 +215,10 @@ impl Run {
             }
             Event::Emitted { .. } => {}
             Event::Exported { context } => self.context = Arc::clone(context),
+            Event::Signalled { signal } => self.signals.push(signal.clone()),
             Event::Held => self.is_held = true,
-            Event::Resumed => self.is_held = false,
+            Event::Parked { why } => self.parked = Some(Arc::clone(why)),
+            Event::Resumed => (self.is_held, self.parked) = (false, None),
             Event::Ended { status, output, problem } => {
                 self.status = *status;
                 self.output.clone_from(output);
@@ -218,6 +226,7 @@ impl Run {
                 self.scopes.clear();
                 self.undo.clear();
                 self.undone.clear();
+                self.signals.clear();
             }
         }
     }

@@ -17,7 +17,10 @@ pub fn lifecycle(before: &Run, workflow: &WorkflowName, record: &Record) -> Vec<
     }
     telling.run.close(record.at);
     if telling.run.status != before.status {
-        let word = telling.run.status.word();
+        let word = match telling.run.status {
+            Status::Parked => Status::Suspended.word(),
+            status => status.word(),
+        };
         telling.of_run("status-changed", "updatedAt", [("status", word.into())]);
     }
     telling.told
@@ -70,7 +73,7 @@ impl Telling<'_> {
                     self.faults(&scope.task, problem);
                 }
             }
-            Event::Held => {
+            Event::Held | Event::Parked { .. } => {
                 self.of_run("suspended", "suspendedAt", []);
                 self.all_tasks(&before, "suspended", "suspendedAt");
             }
@@ -88,6 +91,7 @@ impl Telling<'_> {
             | Event::Handled { .. }
             | Event::Consumed { .. }
             | Event::Emitted { .. }
+            | Event::Signalled { .. }
             | Event::Exported { .. } => {}
         }
     }

@@ -55,12 +55,18 @@ pub struct Run {
     pub problem: Option<Problem>,
     /// Somebody has it held: nothing new is begun.
     pub is_held: bool,
+    /// Why it is not driven on, until somebody resumes it: it broke the process again and again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked: Option<Arc<str>>,
     /// From which run it goes on, if from one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Box<Origin>>,
     /// Which events it took lately, the latest last.
     #[serde(default)]
     pub taken: VecDeque<Taken>,
+    /// What somebody told it and no task has taken yet, in the order in which it came.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signals: Vec<Signal>,
     /// What goes on in it, by number; the workflow itself is [`ScopeId::ROOT`]. Empty when it has ended.
     pub scopes: BTreeMap<ScopeId, Scope>,
     /// What is undone if it fails, in the order in which it was done.
@@ -99,6 +105,22 @@ pub enum Again {
     Redo,
 }
 
+/// What somebody told a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Signal {
+    /// Which event: the digest of its source and id.
+    pub key: Digest,
+    /// In the form of `CloudEvents`.
+    pub event: Arc<Value>,
+}
+
+impl Signal {
+    /// What it is called, of an event whose type begins with this.
+    pub(crate) fn name(&self, before: &str) -> Option<&str> {
+        self.event.get("type").and_then(Value::as_str)?.strip_prefix(before)
+    }
+}
+
 /// An event that a task took.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Taken {
@@ -120,6 +142,9 @@ pub enum Status {
     Waiting,
     /// It is held.
     Suspended,
+    /// It broke the process again and again, and is not driven on until somebody resumes it. The language has no word for that: in
+    /// its events such a run is suspended.
+    Parked,
     /// It was ended before its end.
     Cancelled,
     /// It failed.
@@ -141,6 +166,7 @@ impl Status {
             Self::Running => "running",
             Self::Waiting => "waiting",
             Self::Suspended => "suspended",
+            Self::Parked => "parked",
             Self::Cancelled => "cancelled",
             Self::Faulted => "faulted",
             Self::Completed => "completed",
@@ -348,9 +374,14 @@ impl Run {
         self.taken.iter().any(|taken| taken.key == *key && scope.is_none_or(|scope| scope == taken.scope))
     }
 
+    /// Whether nothing new is begun, since somebody holds it or it is parked.
+    pub const fn stands_still(&self) -> bool {
+        self.is_held || self.parked.is_some()
+    }
+
     /// The next time at which something is due by itself.
     pub fn due(&self) -> Option<Stamp> {
-        if self.status.is_final() {
+        if self.status.is_final() || self.parked.is_some() {
             return None;
         }
         self.scopes.values().filter_map(|scope| scope.due(self.is_held)).min()

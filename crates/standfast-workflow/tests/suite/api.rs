@@ -37,7 +37,9 @@ fn schema(description: &Value, path: &str, method: &str, status: u16) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_route_is_answered_as_it_is_described() {
     let rig = Rig::new().await;
-    rig.define("w", "do:\n  - l: { listen: { to: { one: { with: { type: go } } } } }\n").await;
+    let text = "document: { dsl: '1.0.3', namespace: tests, name: w, version: '1.0.0', metadata: { standfast: { queries: { status: .status } } } }
+do:\n  - l: { listen: { to: { one: { with: { type: go } } } } }\n";
+    rig.engine.define(standfast_workflow::Definition::of_text("w", text).unwrap()).await.unwrap();
     let fails = rig
         .define("f", "do:\n  - a: { raise: { error: { type: 'https://x.example/e', status: 418 } } }\n")
         .await;
@@ -61,6 +63,7 @@ async fn every_route_is_answered_as_it_is_described() {
             let good = path
                 .replace("{id}", &id)
                 .replace("{namespace}", "tests")
+                .replace("queries/{name}", "queries/status")
                 .replace("{name}", "w")
                 .replace("{version}", "1.0.0");
             let bad = path.replace("{id}", "01m83nkhpppkbm2skfgs2bd4h9").replace("{name}", "nobody");

@@ -56,21 +56,25 @@ impl Call {
 
     /// Reads and checks a stack but for the documents of its workflows; warnings go to stderr.
     pub(crate) fn load_unchecked(&self, stack: &Path) -> Result<Stack, Failure> {
-        match standfast_model::load(stack, &self.surroundings.variables) {
-            Ok(loaded) => {
-                if !loaded.warnings.is_empty() {
-                    self.output.note(self.rendered(&loaded.warnings).trim_end());
-                }
-                Ok(loaded.stack)
-            }
-            Err(found) => {
-                let shown =
-                    found.iter().filter(|one| one.severity == standfast_model::Severity::Error).count();
-                let errors = shown + found.omitted();
-                let count = if errors == 1 { "1 error".to_owned() } else { format!("{errors} errors") };
-                Err(Failure::input(format!("{count} in the stack")).detail(self.rendered(&found)))
-            }
+        let (stack, unread) = self.load_despite_workflows(stack)?;
+        unread.map_or(Ok(stack), Err)
+    }
+
+    /// The same for commands that do not need the workflows: why their documents cannot be read is told beside.
+    pub(crate) fn load_despite_workflows(&self, stack: &Path) -> Result<(Stack, Option<Failure>), Failure> {
+        let loaded = standfast_model::load_despite_workflows(stack, &self.surroundings.variables);
+        let (loaded, unread) = loaded.map_err(|found| self.wrong(&found))?;
+        if !loaded.warnings.is_empty() {
+            self.output.note(self.rendered(&loaded.warnings).trim_end());
         }
+        Ok((loaded.stack, unread.map(|found| self.wrong(&found))))
+    }
+
+    fn wrong(&self, found: &standfast_model::Diagnostics) -> Failure {
+        let shown = found.iter().filter(|one| one.severity == standfast_model::Severity::Error).count();
+        let errors = shown + found.omitted();
+        let count = if errors == 1 { "1 error".to_owned() } else { format!("{errors} errors") };
+        Failure::input(format!("{count} in the stack")).detail(self.rendered(found))
     }
 
     /// With a drawn snippet on a terminal, as plain lines that programs can take apart elsewhere.

@@ -37,8 +37,12 @@ impl Call {
 
     /// The same for commands that do not need the workflows: a document that cannot be run is a warning.
     pub(crate) fn place_despite_workflows(&self, args: &StackArgs) -> Result<Place, Failure> {
-        let stack = self.load_unchecked(&args.stack)?;
-        if let Err(why) = self.check_workflows(&args.stack, &stack) {
+        let (stack, unread) = self.load_despite_workflows(&args.stack)?;
+        let checked = match unread {
+            Some(why) => Err(why),
+            None => self.check_workflows(&args.stack, &stack),
+        };
+        if let Err(why) = checked {
             self.output.note(format!("{} {}", self.output.paint(Paint::Warn, "warning:"), why.told()));
         }
         self.place_of(stack, args)

@@ -29,6 +29,8 @@ pub(crate) fn workflow(args: &WorkflowArgs, call: &Call) -> Result<u8, Failure> 
         WorkflowCommand::Retry(args) => super::workflow_live::retry(args, call),
         WorkflowCommand::Redo(args) => super::workflow_live::redo(args, call),
         WorkflowCommand::Event(args) => super::workflow_live::event(args, call),
+        WorkflowCommand::Signal(args) => super::workflow_live::signal(args, call),
+        WorkflowCommand::Query(args) => super::workflow_live::query(args, call),
         WorkflowCommand::Test(args) => super::workflow_test::test(args, call),
     }
 }

@@ -11,8 +11,8 @@ use super::Call;
 use super::workflow_run::{parse_json, read_input};
 use super::{workflow_bulk, workflow_text};
 use crate::args::{
-    NamedStack, StackArgs, WorkflowChangeArgs, WorkflowEventArgs, WorkflowOneArgs, WorkflowRedoArgs,
-    WorkflowRetryArgs, WorkflowStartArgs,
+    NamedStack, StackArgs, WorkflowChangeArgs, WorkflowEventArgs, WorkflowOneArgs, WorkflowQueryArgs,
+    WorkflowRedoArgs, WorkflowRetryArgs, WorkflowSignalArgs, WorkflowStartArgs,
 };
 use crate::exit;
 use crate::failure::Failure;
@@ -145,10 +145,46 @@ pub(super) fn change(args: &WorkflowChangeArgs, verb: &str, call: &Call) -> Resu
 }
 
 pub(super) fn event(args: &WorkflowEventArgs, call: &Call) -> Result<u8, Failure> {
-    let event = parse_json(&args.event, "the event")?;
+    let example = r#"{"id": "7", "source": "/bank", "type": "paid", "data": {"order": "o-1"}}"#;
+    let event = parse_json(&args.event, "the event", example)?;
     let answer = ask(&args.stack, Method::POST, "/v1/events", None, Some(&event), ANSWER_MAX, call)?;
     call.output.json(&answer)?;
     Ok(exit::DONE)
+}
+
+pub(super) fn signal(args: &WorkflowSignalArgs, call: &Call) -> Result<u8, Failure> {
+    let data = match (&args.data, &args.data_file) {
+        (None, None) => Value::Null,
+        (data, file) => read_input(data.as_ref(), file.as_ref())?,
+    };
+    let path = format!("/v1/runs/{}/signals/{}", plain(&args.run, "run")?, plain(&args.name, "signal")?);
+    let answer = ask(&args.stack, Method::POST, &path, args.key.as_deref(), Some(&data), ANSWER_MAX, call)?;
+    match args.json {
+        true => call.output.json(&answer)?,
+        false => {
+            let status = answer["status"].as_str().unwrap_or_default();
+            call.output.data(&format!("{} {status}\n", args.run))?;
+        }
+    }
+    Ok(exit::DONE)
+}
+
+pub(super) fn query(args: &WorkflowQueryArgs, call: &Call) -> Result<u8, Failure> {
+    let path = format!("/v1/runs/{}/queries/{}", plain(&args.run, "run")?, plain(&args.name, "query")?);
+    let answer = ask(&args.stack, Method::GET, &path, None, None, ANSWER_MAX, call)?;
+    call.output.json(if args.json { &answer } else { &answer["value"] })?;
+    Ok(exit::DONE)
+}
+
+/// A name as it stands in an address.
+fn plain<'t>(text: &'t str, what: &str) -> Result<&'t str, Failure> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    match !text.is_empty() && text.chars().all(is_plain) {
+        true => Ok(text),
+        false => Err(Failure::input(format!("`{text}` is no {what}")).hint(
+            "names are of letters, digits, `-`, `_` and `.`; runs are listed by: standfast workflow list",
+        )),
+    }
 }
 
 /// Asks the running stack. What it refuses is the user's.

@@ -24,6 +24,9 @@ const PROGRESS_PERIOD: Duration = Duration::from_secs(1);
 /// How long the engine may take to stop.
 const STOP_MAX: Duration = Duration::from_secs(2);
 
+/// What an input looks like.
+const INPUT_EXAMPLE: &str = r#"{"order": "o-1"}"#;
+
 /// Evaluates expressions, those that may take long in processes of this same program.
 pub(super) fn evaluator(call: &Call) -> Evaluator {
     Evaluator::new(EvaluatorConfig {
@@ -149,7 +152,7 @@ fn report(summary: &Summary, shown: &Shown, args: &WorkflowRunArgs, call: &Call)
 
 pub(super) fn read_input(text: Option<&String>, file: Option<&std::path::PathBuf>) -> Result<Value, Failure> {
     match (text, file) {
-        (Some(text), _) => parse_json(text, "the input"),
+        (Some(text), _) => parse_json(text, "the input", INPUT_EXAMPLE),
         (None, Some(file)) => read_json(file, "the input"),
         (None, None) => Ok(json!({})),
     }
@@ -166,12 +169,12 @@ fn read_json(file: &Path, what: &str) -> Result<Value, Failure> {
     } else {
         std::fs::read_to_string(file).map_err(unreadable)?
     };
-    parse_json(&text, what)
+    parse_json(&text, what, INPUT_EXAMPLE)
 }
 
-pub(super) fn parse_json(text: &str, what: &str) -> Result<Value, Failure> {
+pub(super) fn parse_json(text: &str, what: &str, example: &str) -> Result<Value, Failure> {
     serde_json::from_str(text).map_err(|why| {
-        let hint = "write JSON: '{\"order\": \"o-1\"}'";
+        let hint = format!("write JSON: '{example}'");
         Failure::input(format!("{what} is not JSON")).because(&why).hint(hint)
     })
 }

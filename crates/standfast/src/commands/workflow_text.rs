@@ -114,7 +114,11 @@ fn line(event: &Event, tasks: &HashMap<ScopeId, Arc<str>>) -> Option<(Option<Pai
         }),
         Event::Emitted { event } => plain(format!("publishes {}", short(event))),
         Event::Consumed { scope, .. } => plain(format!("{} takes an event", of(scope))),
+        Event::Signalled { signal } => plain(format!("is told {}", short(&signal.event))),
         Event::Held => plain("is held".to_owned()),
+        Event::Parked { why } => {
+            plain(format!("is parked: {why}; `standfast workflow resume` takes it up again"))
+        }
         Event::Resumed => plain("goes on".to_owned()),
         Event::Ended { status, output, problem } => {
             let rest = match (output, problem) {

@@ -192,6 +192,20 @@ do:
   - hold: {listen: {to: {one: {with: {type: go}}}}, output: {as: '.[0]'}}
 ",
     );
+    world.write(
+        "workflows/asked.yaml",
+        "document: {dsl: 1.0.3, namespace: tests, name: asked, version: 1.0.0, metadata: {standfast: {queries: {order: .input.order}}}}
+do:
+  - ask: {listen: {to: {one: {with: {type: io.standfast.signal.approve}}}}}
+",
+    );
+    world.write(
+        "workflows/sum.yaml",
+        "document: {dsl: 1.0.3, namespace: tests, name: sum, version: 1.0.0}
+do:
+  - a: {set: {n: '${ .n + 1 }'}}
+",
+    );
     world.up().expect(0);
     let ran = world.run(&["workflow", "start", "pause", "--key", "k"]).expect(0);
     let id = ran.stdout.split_whitespace().next().unwrap().to_owned();
@@ -228,11 +242,54 @@ do:
     assert!(ran.stdout.contains("became cancelled"), "{}", ran.stdout);
     world.run(&cancel[..2]).expect(2).says(&["it is not said which runs are meant"]);
     world.run(&[&cancel[..], &[&id]].concat()).expect(2).says(&["name the run alone"]);
-    world.run(&["workflow", "start", "nobody"]).expect(2).says(&["there are tests/pause"]);
+    world
+        .run(&["workflow", "start", "nobody"])
+        .expect(2)
+        .says(&["there are tests/asked, tests/pause, tests/sum"]);
+    world.run(&["workflow", "event", "nope"]).expect(2).says(&[r#"hint: write JSON: '{"id": "7", "source""#]);
+    tells_and_asks(&world);
+    redoes(&world);
     world.write("workflows/broken.yaml", "do: []\n");
     world.run(&["check"]).expect(2).says(&["workflows/broken.yaml"]);
     // Without it the stack can be taken down again.
     std::fs::remove_file(world.stack().join("workflows/broken.yaml")).unwrap();
+}
+
+/// Signals and queries of a run of the stack that runs.
+fn tells_and_asks(world: &World) {
+    let started = world.run(&["workflow", "start", "asked", "--input", r#"{"order": "o-1"}"#]).expect(0);
+    let id = started.stdout.split_whitespace().next().unwrap();
+    let asked = world.run(&["workflow", "query", id, "order"]).expect(0);
+    assert_eq!(asked.stdout.trim(), "\"o-1\"");
+    world.run(&["workflow", "query", id, "nothing"]).expect(2).says(&["no query `nothing`; it has order"]);
+    world.run(&["workflow", "signal", id, "a/b"]).expect(2).says(&["`a/b` is no signal"]);
+    let told = ["workflow", "signal", id, "approve", "--data", r#"{"by": "me"}"#, "--key", "k", "--json"];
+    let told: serde_json::Value = serde_json::from_str(&world.run(&told).expect(0).stdout).unwrap();
+    assert_eq!(told["id"], id);
+    let shown = world.run(&["workflow", "show", id]).expect(0);
+    assert!(shown.stdout.contains("is told {"), "{}", shown.stdout);
+    world.run(&["workflow", "signal", id, "approve"]).expect(2).says(&["has ended"]);
+    let ended = ["workflow", "query", id, "order", "--json"];
+    let ended: serde_json::Value = serde_json::from_str(&world.run(&ended).expect(0).stdout).unwrap();
+    assert_eq!(ended, serde_json::json!({"id": id, "query": "order", "value": "o-1"}));
+    world.run(&["workflow", "list", "--status", "parked"]).expect(0);
+}
+
+/// A task of a run that has ended is done again with something else.
+fn redoes(world: &World) {
+    let started =
+        world.run(&["workflow", "start", "sum", "--input", r#"{"n": 1}"#, "--wait", "30s"]).expect(0);
+    assert!(started.stdout.contains("completed {\"n\":2}"), "{}", started.stdout);
+    let redo = ["workflow", "redo", started.stdout.split_whitespace().next().unwrap(), "--from", "/do/0/a"];
+    let redone = world.run(&[&redo[..], &["--input", r#"{"n": 5}"#, "--wait", "30s"]].concat()).expect(0);
+    assert!(redone.stdout.contains("completed {\"n\":6}"), "{}", redone.stdout);
+    std::fs::write(world.stack().join("seven.json"), r#"{"n": 7}"#).unwrap();
+    let file = world.stack().join("seven.json");
+    let file = ["--input-file", file.to_str().unwrap(), "--wait", "30s", "--json"];
+    let redone = world.run(&[&redo[..], &file].concat()).expect(0);
+    let redone: serde_json::Value = serde_json::from_str(&redone.stdout).unwrap();
+    assert_eq!(redone["output"], serde_json::json!({"n": 8}));
+    world.run(&[&redo[..], &["--input", "nope"]].concat()).expect(2).says(&["the input is not JSON"]);
 }
 
 /// Whoever wants to stop a stack need not first mend what it does not need for that.
@@ -259,7 +316,11 @@ fn a_changed_document_is_named_by_the_plan_and_a_broken_one_stops_neither_status
     world.write("workflows/refund.yaml", "do: soon");
     world.run(&["apply", "--yes"]).expect(2);
     world.run(&["status"]).expect(0).says(&["warning:", "workflows/refund.yaml"]);
-    world.run(&["down"]).expect(0).says(&["warning:", "down"]);
+    std::fs::write(world.stack().join("workflows/refund.yaml"), b"do: \xff\xfe").unwrap();
+    let said = "workflows/refund.yaml is not UTF-8: see byte 4";
+    world.run(&["check"]).expect(2).says(&[said]);
+    world.run(&["status"]).expect(0).says(&["warning:", said]);
+    world.run(&["down"]).expect(0).says(&["warning:", said, "down"]);
     assert!(world.processes().is_empty(), "{:?}", world.processes());
 }
 
