@@ -8,6 +8,7 @@ use crate::check;
 use crate::diagnostics::{Diagnostics, Severity, shown};
 use crate::files::{Disk, FILE_BYTES_MAX, Files};
 use crate::keys::STACK;
+use crate::secret::{BadSecret, Secret};
 use crate::shape::{Context, Shape};
 use crate::source::{At, Source, Span};
 use crate::stack::{Stack, WorkflowFile};
@@ -230,6 +231,18 @@ impl Reader<'_> {
             }
             Ok(_) => {}
         }
+    }
+
+    /// Reports a secret that cannot be used. Its value is dropped.
+    pub(crate) fn reads_secret(&self, secret: &Secret, path: &At<String>, cx: &mut Context<'_>) {
+        let Err(why) = secret.read(self.files) else { return };
+        let file = shown(&path.value);
+        let cause = match &why {
+            BadSecret::Unreadable(why) => because(why),
+            why => why.to_string(),
+        };
+        let message = format!("the secret of {file} cannot be used: {cause}");
+        cx.reports.push(Severity::Error, Some(path.span), message, why.hint(&file));
     }
 
     /// The bytes of a file, or why they cannot be had.

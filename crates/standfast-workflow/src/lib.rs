@@ -15,6 +15,7 @@ mod program;
 mod rehearse;
 mod render;
 mod run;
+mod secrets;
 
 pub use ask::{
     ANSWER_BYTES_MAX, ANSWER_TIME_MAX, AgentRequest, Answer, Asked, Client, Credential, GrpcRequest, Hidden,
@@ -41,3 +42,4 @@ pub use run::{
     Again, BadRunId, Digest, Event, Last, Listening, NotUndone, Origin, Phase, Problem, Record, Run, RunId,
     Scope, ScopeId, Standard, State, Status, Taken, Undo, Undone, lifecycle, undone_by,
 };
+pub use secrets::Secrets;

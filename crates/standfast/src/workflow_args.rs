@@ -20,6 +20,7 @@ const RENDER_EXAMPLES: &str = "Examples:
 const RUN_EXAMPLES: &str = "Examples:
   standfast workflow run checkout.yaml --input '{\"order\": \"o-1\"}'
   standfast workflow run checkout.yaml --input-file order.json --timeline
+  standfast workflow run report.yaml --secret api_key=@api.key --secret DB_PASSWORD
   standfast workflow run nightly.yaml --store /var/lib/nightly --key 2026-01-31    goes on after a crash: call it again
 
 The output is printed as JSON. Exit codes: 0 completed, 1 faulted or cancelled, 2 the document or the input is wrong.";
@@ -323,6 +324,10 @@ pub(crate) struct WorkflowRunArgs {
     /// A file that holds `$secrets` as a JSON object
     #[arg(long, value_name = "FILE")]
     pub(crate) secrets: Option<PathBuf>,
+    /// One of `$secrets`: `NAME=@FILE` is what the file holds, as a text; `NAME` is the environment's variable of that name. May be
+    /// given more than once, and wins over --secrets
+    #[arg(long, value_name = "NAME[=@FILE]")]
+    pub(crate) secret: Vec<String>,
     /// Other documents that this one runs
     #[arg(long, value_name = "FILE")]
     pub(crate) with: Vec<PathBuf>,

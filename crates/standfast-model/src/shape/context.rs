@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 
 use crate::diagnostics::{Reports, shown};
 use crate::interpolate::{self, Problem, Rules};
-use crate::source::{Span, offset};
+use crate::source::{At, Span, offset};
 use crate::workflow::Expression;
 use crate::yaml::{Kind, Node, NodeData, Value};
 
@@ -28,6 +28,8 @@ pub(crate) struct Context<'e> {
     pub(crate) expressions: Vec<Noted>,
     /// Variables that the value being decoded may ask for, besides those of the language.
     pub(crate) named: Vec<String>,
+    /// Secrets that a workflow counts on.
+    pub(crate) secrets: Vec<At<String>>,
     /// What is being decoded may be used anywhere, so that it may ask for any variable of the document.
     pub(crate) is_anywhere: bool,
     dialect: Dialect,
@@ -82,6 +84,7 @@ impl<'e> Context<'e> {
             references: Vec::new(),
             expressions: Vec::new(),
             named: Vec::new(),
+            secrets: Vec::new(),
             is_anywhere: false,
             dialect,
             environment,

@@ -22,5 +22,6 @@ mod scale;
 mod scenarios;
 mod schedules;
 mod secrets;
+mod secrets_kept;
 mod stuck;
 mod survive;

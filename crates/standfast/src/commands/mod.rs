@@ -17,6 +17,7 @@ mod workflow_bulk;
 mod workflow_list;
 mod workflow_live;
 mod workflow_run;
+mod workflow_secrets;
 mod workflow_test;
 mod workflow_text;
 
@@ -49,7 +50,10 @@ impl Call {
         let mut known = Vec::new();
         for found in &stack.workflows {
             let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
-            known.push(workflow_test::check(&folder.join(&found.file), &found.text, self)?);
+            let file = folder.join(&found.file);
+            known.push(workflow_test::check(&file, &found.text, self)?);
+            let missing = workflow_secrets::missing(&file, &found.text, &stack.secrets);
+            self.refuse_missing(&file, &missing)?;
         }
         workflows_of_loads(stack, &known)
     }

@@ -1,0 +1,61 @@
+//! Whether there are the secrets that documents count on.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+use standfast_model::workflow::LoadedDocument;
+use standfast_model::{Diagnostics, STACK_FILE, Stack, WORKFLOWS};
+use standfast_workflow::check_text;
+
+use super::Call;
+use crate::failure::Failure;
+
+/// The secrets that a document counts on and that are not among these. One that is not right is told of elsewhere.
+pub(super) fn missing<V>(
+    file: &Path,
+    text: &str,
+    known: &std::collections::BTreeMap<String, V>,
+) -> Diagnostics {
+    let known: BTreeSet<&str> = known.keys().map(String::as_str).collect();
+    check_text(&file.to_string_lossy(), text.to_owned())
+        .map_or_else(|_| Diagnostics::default(), |loaded| loaded.missing_secrets(&known))
+}
+
+/// The secrets that a document of a stack's folder of workflows counts on and that the stack does not have; none for one that
+/// stands elsewhere, or whose stack cannot be read: that is told by `standfast check`.
+pub(super) fn missing_beside(file: &Path, loaded: &LoadedDocument, call: &Call) -> Diagnostics {
+    let none = Diagnostics::default;
+    let Some(stack) = stack_of(file, call) else { return none() };
+    loaded.missing_secrets(&stack.secrets.keys().map(String::as_str).collect())
+}
+
+fn stack_of(file: &Path, call: &Call) -> Option<Stack> {
+    let file = call.surroundings.working_dir.join(file);
+    let folder = file.parent().filter(|folder| folder.ends_with(WORKFLOWS))?.parent()?;
+    let is_stack = folder.join(STACK_FILE).is_file();
+    let loaded = is_stack.then(|| standfast_model::load(folder, &call.surroundings.variables))?;
+    loaded.ok().map(|loaded| loaded.stack)
+}
+
+impl Call {
+    /// Refuses a document that counts on secrets which are not among those that are given.
+    pub(super) fn refuse_missing_secrets(&self, file: &Path, given: &Map<String, Value>) -> Result<(), Failure> {
+        let Ok(text) = std::fs::read_to_string(file) else { return Ok(()) };
+        let known = given.keys().map(|name| (name.clone(), ())).collect();
+        let missing = missing(file, &text, &known);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::input(format!("{} counts on secrets that are not given", file.display()))
+            .detail(self.rendered(&missing)))
+    }
+
+    /// Refuses a document of a stack that counts on these.
+    pub(super) fn refuse_missing(&self, file: &Path, missing: &Diagnostics) -> Result<(), Failure> {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::input(format!("{} cannot be run", file.display())).detail(self.rendered(missing)))
+    }
+}
