@@ -7,8 +7,8 @@ use crate::diagnostics::shown;
 use crate::dotenv;
 use crate::id::{LoadName, ServiceName, StackName, ZoneName};
 use crate::keys::{
-    BodyDraft, Draft, EdgeDraft, EntryDraft, ExperimentDraft, ExternalDraft, FAULT, LoadDraft, Section,
-    SecretDraft, ServiceDraft, TlsDraft, TrafficDraft, Variable, fault_name,
+    BodyDraft, Draft, EdgeDraft, EntryDraft, ExperimentDraft, ExternalDraft, FAULT, LoadDraft, SecretDraft,
+    Section, ServiceDraft, TlsDraft, TrafficDraft, Variable, fault_name,
 };
 use crate::load::Reader;
 use crate::secret::Secret;

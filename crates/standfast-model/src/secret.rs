@@ -68,8 +68,8 @@ impl Secret {
             return Err(BadSecret::Open);
         }
         let bytes = files.read(&self.file, SECRET_BYTES_MAX).map_err(BadSecret::Unreadable)?;
-        let text = String::from_utf8(bytes)
-            .map_err(|why| BadSecret::NotText(why.utf8_error().valid_up_to()))?;
+        let text =
+            String::from_utf8(bytes).map_err(|why| BadSecret::NotText(why.utf8_error().valid_up_to()))?;
         let text = text.trim_end_matches(['\n', '\r']);
         match self.format {
             _ if text.is_empty() => Err(BadSecret::Empty),
@@ -115,7 +115,10 @@ mod tests {
         };
         let (text, as_json) = (SecretFormat::Text, SecretFormat::Json);
         assert_eq!(secret("a", b" hunter2 \r\n\n", 0o600, text).unwrap(), json!(" hunter2 "));
-        assert_eq!(secret("b", b"{\"username\": \"ada\"}\n", 0o400, as_json).unwrap(), json!({"username": "ada"}));
+        assert_eq!(
+            secret("b", b"{\"username\": \"ada\"}\n", 0o400, as_json).unwrap(),
+            json!({"username": "ada"})
+        );
         for mode in [0o640, 0o604, 0o620, 0o644] {
             let why = secret("c", b"hunter2", mode, text).unwrap_err();
             assert!(matches!(why, BadSecret::Open), "{mode:o}: {why}");

@@ -15,6 +15,7 @@ mod program;
 mod rehearse;
 mod render;
 mod run;
+mod sealed;
 mod secrets;
 
 pub use ask::{
@@ -42,4 +43,5 @@ pub use run::{
     Again, BadRunId, Digest, Event, Last, Listening, NotUndone, Origin, Phase, Problem, Record, Run, RunId,
     Scope, ScopeId, Standard, State, Status, Taken, Undo, Undone, lifecycle, undone_by,
 };
+pub use sealed::{BadKeyFile, Keys, SealError, WrongKeyFile, sealed};
 pub use secrets::Secrets;

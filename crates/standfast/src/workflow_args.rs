@@ -334,6 +334,9 @@ pub(crate) struct WorkflowRunArgs {
     /// Keep the run in this folder, so that it goes on after a crash. Without it nothing is kept
     #[arg(long, value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
+    /// A file with the key by which what is kept is sealed: 64 hexadecimal digits. May be given more than once: the first one seals
+    #[arg(long, value_name = "FILE", requires = "store")]
+    pub(crate) workflow_key: Vec<PathBuf>,
     /// Which run is meant: the same key is the same run. Only of use with --store
     #[arg(long, value_name = "KEY", requires = "store")]
     pub(crate) key: Option<String>,

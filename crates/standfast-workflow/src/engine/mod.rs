@@ -425,7 +425,9 @@ impl Engine {
         answer: Result<Arc<Value>, Problem>,
     ) -> Result<Arc<Value>, Problem> {
         let secrets = self.0.secrets.borrow().clone();
-        let Some(secrets) = secrets.filter(|secrets| secrets.hides_any() && program.reads_secrets()) else { return answer };
+        let Some(secrets) = secrets.filter(|secrets| secrets.hides_any() && program.reads_secrets()) else {
+            return answer;
+        };
         match answer {
             Ok(value) => Ok(secrets.without(value)),
             Err(problem) => Err(secrets.without_in_problem(problem)),

@@ -82,9 +82,8 @@ impl Keys {
     /// # Errors
     /// Which file cannot be used, and why.
     pub fn read(files: &[PathBuf]) -> Result<Option<Self>, BadKeyFile> {
-        let keys = files.iter().map(|file| {
-            read(file).map_err(|source| BadKeyFile { file: file.clone(), source })
-        });
+        let keys =
+            files.iter().map(|file| read(file).map_err(|source| BadKeyFile { file: file.clone(), source }));
         let all = keys.collect::<Result<Vec<_>, _>>()?;
         Ok((!all.is_empty()).then(|| Self { all, random: SystemRandom::new() }))
     }

@@ -30,7 +30,9 @@ const OPEN_TABLES: [&str; 2] = ["workflow-keys", "workflow-owner"];
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
     /// Its values are sealed, and no key is given.
-    #[error("the records of workflows are sealed by the key {needed}, and no key file is given: give it with --workflow-key FILE")]
+    #[error(
+        "the records of workflows are sealed by the key {needed}, and no key file is given: give it with --workflow-key FILE"
+    )]
     NoKey {
         /// The keys that are needed.
         needed: String,

@@ -21,6 +21,7 @@ mod rig;
 mod scale;
 mod scenarios;
 mod schedules;
+mod sealed;
 mod secrets;
 mod secrets_kept;
 mod stuck;

@@ -68,12 +68,24 @@ async fn a_secret_that_would_be_kept_fails_its_task_by_name() {
         ("input", "do:\n  - a: { input: { from: '${ {k: $secrets.key} }' }, set: { a: 1 } }\n"),
         ("output", "do:\n  - a: { set: { a: 1 }, output: { as: '${ \"x \" + $secrets.key }' } }\n"),
         ("export", "do:\n  - a: { set: { a: 1 }, export: { as: '${ $secrets }' } }\n"),
-        ("the workflow's output", "output: { as: '${ $secrets.login.password }' }\ndo:\n  - a: { set: { a: 1 } }\n"),
-        ("emit", "do:\n  - a: { emit: { event: { with: { source: 'https://x.example', type: t, data: '${ $secrets.key }' } } } }\n"),
-        ("raise", "do:\n  - a: { raise: { error: { type: 'https://x.example/e', status: 500, detail: '${ $secrets.key }' } } }\n"),
+        (
+            "the workflow's output",
+            "output: { as: '${ $secrets.login.password }' }\ndo:\n  - a: { set: { a: 1 } }\n",
+        ),
+        (
+            "emit",
+            "do:\n  - a: { emit: { event: { with: { source: 'https://x.example', type: t, data: '${ $secrets.key }' } } } }\n",
+        ),
+        (
+            "raise",
+            "do:\n  - a: { raise: { error: { type: 'https://x.example/e', status: 500, detail: '${ $secrets.key }' } } }\n",
+        ),
         ("a list of rounds", "do:\n  - a: { for: { in: '[$secrets.key]' }, do: [ b: { set: { a: 1 } } ] }\n"),
         ("an expression that fails", "do:\n  - a: { set: { a: '${ $secrets.key | error }' } }\n"),
-        ("another run", "do:\n  - a: { run: { workflow: { namespace: tests, name: test, version: '1.0.0', input: { k: '${ $secrets.key }' } } } }\n"),
+        (
+            "another run",
+            "do:\n  - a: { run: { workflow: { namespace: tests, name: test, version: '1.0.0', input: { k: '${ $secrets.key }' } } } }\n",
+        ),
     ];
     for (place, text) in places {
         let rig = Rig::over(Arc::new(MemoryStore::new(Clock::system())), knowing()).await;

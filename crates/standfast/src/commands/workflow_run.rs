@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 use standfast_runtime::{Clock, Tasks};
 use standfast_store::{EmbeddedOptions, EmbeddedStore, MemoryStore, Store};
 use standfast_workflow::{
-    Direct, Engine, EngineConfig, Evaluator, EvaluatorConfig, Refused, RunId, Secrets, Shown, Status, Summary,
+    Direct, Engine, EngineConfig, Evaluator, EvaluatorConfig, Refused, RunId, Secrets, Shown, Status,
+    Summary, sealed,
 };
 
 use super::Call;
@@ -41,12 +42,14 @@ pub(super) fn run(args: &WorkflowRunArgs, call: &Call) -> Result<u8, Failure> {
     let secrets = read_secrets(args, call)?;
     call.refuse_missing_secrets(&args.file, &secrets)?;
     let secrets = Some(Secrets::from(secrets));
+    let keys = super::workflow_secrets::read_keys(&args.workflow_key)?;
     call.block_on(async {
         let (clock, tasks) = (Clock::system(), Tasks::new());
         let store: Arc<dyn Store> = match &args.store {
             Some(folder) => Arc::new(open_store(folder, clock).await?),
             None => Arc::new(MemoryStore::new(clock)),
         };
+        let store = sealed(store, keys).await.map_err(|why| Failure::input(why.to_string()))?;
         let config = EngineConfig { secrets, ..EngineConfig::default() };
         let invoke = Arc::new(Direct::new(clock));
         let engine = Engine::open(store, clock, tasks.clone(), evaluator(call), invoke, config)
@@ -93,7 +96,9 @@ fn read_secrets(args: &WorkflowRunArgs, call: &Call) -> Result<Map<String, Value
                 }
                 // It would be in the list of processes and in the shell's history.
                 None => {
-                    let hint = format!("put it into a file: --secret {name}=@FILE, or into the environment: --secret {name}");
+                    let hint = format!(
+                        "put it into a file: --secret {name}=@FILE, or into the environment: --secret {name}"
+                    );
                     let why = format!("the secret `{name}` cannot be given on the command line");
                     return Err(Failure::input(why).hint(hint));
                 }

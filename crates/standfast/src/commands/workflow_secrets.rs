@@ -1,12 +1,12 @@
 //! Whether there are the secrets that documents count on.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 use standfast_model::workflow::LoadedDocument;
-use standfast_model::{Diagnostics, STACK_FILE, Stack, WORKFLOWS};
-use standfast_workflow::check_text;
+use standfast_model::{BadSecret, Diagnostics, STACK_FILE, Stack, WORKFLOWS};
+use standfast_workflow::{Keys, WrongKeyFile, check_text};
 
 use super::Call;
 use crate::failure::Failure;
@@ -30,6 +30,21 @@ pub(super) fn missing_beside(file: &Path, loaded: &LoadedDocument, call: &Call) 
     loaded.missing_secrets(&stack.secrets.keys().map(String::as_str).collect())
 }
 
+/// Reads the keys of these files, of which each must be one.
+pub(super) fn read_keys(files: &[PathBuf]) -> Result<Option<Keys>, Failure> {
+    Keys::read(files).map_err(|why| {
+        let file = why.file.display().to_string();
+        let failure = Failure::input("the records of workflows cannot be sealed").because(&why);
+        match &why.source {
+            missing if missing.is_missing() => {
+                failure.hint(format!("make a key: (umask 077; openssl rand -hex 32 > {file})"))
+            }
+            WrongKeyFile::Secret(BadSecret::Open) => failure.hint(format!("chmod 600 {file}")),
+            _ => failure,
+        }
+    })
+}
+
 fn stack_of(file: &Path, call: &Call) -> Option<Stack> {
     let file = call.surroundings.working_dir.join(file);
     let folder = file.parent().filter(|folder| folder.ends_with(WORKFLOWS))?.parent()?;
@@ -40,7 +55,11 @@ fn stack_of(file: &Path, call: &Call) -> Option<Stack> {
 
 impl Call {
     /// Refuses a document that counts on secrets which are not among those that are given.
-    pub(super) fn refuse_missing_secrets(&self, file: &Path, given: &Map<String, Value>) -> Result<(), Failure> {
+    pub(super) fn refuse_missing_secrets(
+        &self,
+        file: &Path,
+        given: &Map<String, Value>,
+    ) -> Result<(), Failure> {
         let Ok(text) = std::fs::read_to_string(file) else { return Ok(()) };
         let known = given.keys().map(|name| (name.clone(), ())).collect();
         let missing = missing(file, &text, &known);

@@ -91,17 +91,37 @@ fn a_secret_that_changes_is_sent_as_it_is_now_and_one_that_goes_is_named() {
 #[test]
 fn a_secret_that_is_missing_is_named_with_its_place_before_anything_runs() {
     let world = world("");
-    for arguments in [&["check"][..], &["workflow", "check"], &["workflow", "check", "workflows/sends.yaml"], &["up", "-d"]] {
+    for arguments in [
+        &["check"][..],
+        &["workflow", "check"],
+        &["workflow", "check", "workflows/sends.yaml"],
+        &["up", "-d"],
+    ] {
         let ran = world.run(arguments).expect(2);
         ran.says(&["workflows/sends.yaml:2:16", "there is no secret `api_key`", "--secret api_key=@FILE"]);
     }
-    world.write("standfast.yaml", &super::world::quick_stack(1, "one", "secrets: {api_kye: {file: api.key}}\n"));
-    world.run(&["check"]).expect(2).says(&["standfast.yaml:13:31", "api.key", "there is no such file", "umask 077"]);
+    world.write(
+        "standfast.yaml",
+        &super::world::quick_stack(1, "one", "secrets: {api_kye: {file: api.key}}\n"),
+    );
+    world.run(&["check"]).expect(2).says(&[
+        "standfast.yaml:13:31",
+        "api.key",
+        "there is no such file",
+        "umask 077",
+    ]);
     write_secret(&world, VALUE, 0o640);
-    world.run(&["check"]).expect(2).says(&["standfast.yaml:13:31", "others than its owner", "chmod 600 api.key"]);
+    world.run(&["check"]).expect(2).says(&[
+        "standfast.yaml:13:31",
+        "others than its owner",
+        "chmod 600 api.key",
+    ]);
     write_secret(&world, VALUE, 0o600);
     world.run(&["check"]).expect(2).says(&["workflows/sends.yaml:2:16", "did you mean `api_kye`?"]);
-    world.write("standfast.yaml", &super::world::quick_stack(1, "one", "secrets: {api_key: {file: api.key}}\n"));
+    world.write(
+        "standfast.yaml",
+        &super::world::quick_stack(1, "one", "secrets: {api_key: {file: api.key}}\n"),
+    );
     world.run(&["check"]).expect(0);
     world.run(&["workflow", "check"]).expect(0);
     let environment = "secrets: {api_key: {environment: KEY}}\n";
@@ -135,4 +155,46 @@ fn a_document_here_and_now_takes_secrets_from_files_and_the_environment() {
     let ran = with(&["--secret", &format!("api_key={VALUE}")]).expect(2);
     assert!(!ran.stderr.contains(VALUE), "{}", ran.stderr);
     ran.says(&["cannot be given on the command line", "--secret api_key=@FILE"]);
+}
+
+#[test]
+fn what_runs_hold_is_sealed_on_disk_and_a_wrong_key_loses_nothing() {
+    let world = World::with_quick("");
+    fs::create_dir_all(world.stack().join("workflows")).unwrap();
+    let hold = SENDS.lines().filter(|line| !line.contains("secrets")).map(|line| format!("{line}\n"));
+    let hold: String = hold.filter(|line| !line.contains("send:")).collect();
+    world.write(
+        "workflows/sends.yaml",
+        &hold.replace("{type: go}}}}}", "{type: go}}}}, output: {as: '$input'}}"),
+    );
+    for (name, byte) in [("old.key", "17"), ("new.key", "2a")] {
+        world.write(name, &byte.repeat(32));
+        fs::set_permissions(world.stack().join(name), Permissions::from_mode(0o600)).unwrap();
+    }
+    let up = |keys: &[&str]| {
+        let keys: Vec<&str> = keys.iter().flat_map(|key| ["--workflow-key", key]).collect();
+        world.run(&[&["up", "-d", "--listen", "127.0.0.1:0"][..], &keys].concat())
+    };
+    up(&["none.key"]).expect(2).says(&["none.key", "openssl rand -hex 32"]);
+    up(&["old.key"]).expect(0);
+    let input = format!("{{\"word\": \"{VALUE}\"}}");
+    world.run(&["workflow", "start", "sends", "--key", "k", "--input", &input]).expect(0);
+    let node = world.status()["node_pid"].as_u64().unwrap();
+    kill(node, "-9");
+    world.wait_for("another node", |status| status["node_pid"].as_u64().is_some_and(|pid| pid != node));
+    assert_eq!(holding(&world.state(), VALUE), [""; 0]);
+    world.run(&["down"]).expect(0);
+
+    let ran = up(&["new.key"]);
+    assert_ne!(ran.code, 0);
+    ran.says(&["are sealed by the key", "give its file too, after the new one"]);
+    let ran = up(&[]);
+    assert_ne!(ran.code, 0);
+    ran.says(&["are sealed by the key", "--workflow-key FILE"]);
+
+    up(&["new.key", "old.key"]).expect(0);
+    world.run(&["workflow", "event", r#"{"id": "1", "source": "/t", "type": "go"}"#]).expect(0);
+    let ended = world.run(&["workflow", "start", "sends", "--key", "k", "--wait", "30s"]).expect(0);
+    assert!(ended.stdout.contains(VALUE), "{}", ended.stdout);
+    assert_eq!(holding(&world.state(), VALUE), [""; 0]);
 }
