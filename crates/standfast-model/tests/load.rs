@@ -322,8 +322,6 @@ fn a_secret_is_known_by_its_file_and_its_value_is_kept_nowhere() {
     assert_eq!(loaded.stack.secrets["login"].file, std::path::Path::new("/run/l.json"));
     assert!(!serde_json::to_string(&loaded.stack).unwrap().contains("hunter2"));
     for (text, files, says) in [
-        ("{key: {file: k}}", [("k", "\n")], "it is empty"),
-        ("{key: {file: k, format: json}}", [("k", "hunter2")], "it is not JSON: see line 1, column 1"),
         ("{'a b': {file: k}}", [("k", "x")], "is not a secret's name"),
         ("{key: {}}", [("k", "x")], "file"),
         ("{key: {file: k, fromat: json}}", [("k", "x")], "did you mean `format`?"),
@@ -332,6 +330,20 @@ fn a_secret_is_known_by_its_file_and_its_value_is_kept_nowhere() {
         let text = format!("services: {{a: {{command: x}}}}\nsecrets: {text}\n");
         let found = parse_with(&text, &files, &[]).unwrap_err().to_string();
         assert!(found.contains(says) && found.contains(":2:"), "{text}: {found}");
-        assert!(!found.contains("hunter2"), "{found}");
+    }
+    // These are told, but a stack that runs must be seen and stopped all the same.
+    for (keys, files, says) in [
+        ("", [("k", "\n")], "it is empty"),
+        (", format: json", [("k", "hunter2")], "it is not JSON: see line 1, column 1"),
+        ("", [("other", "hunter2")], "there is no such file"),
+    ] {
+        let text = format!("services: {{a: {{command: x}}}}\nsecrets: {{key: {{file: k{keys}}}}}\n");
+        let found = parse_with(&text, &files, &[]).unwrap().secrets;
+        assert!(found.has_errors(), "{text}");
+        let found = found.to_string();
+        assert!(
+            found.contains(says) && found.contains(":2:22") && !found.contains("hunter2"),
+            "{text}: {found}"
+        );
     }
 }

@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use crate::diagnostics::{Reports, shown};
+use crate::diagnostics::{Diagnostics, Reports, shown};
 use crate::interpolate::{self, Problem, Rules};
 use crate::source::{At, Span, offset};
 use crate::workflow::Expression;
@@ -30,6 +30,8 @@ pub(crate) struct Context<'e> {
     pub(crate) named: Vec<String>,
     /// Secrets that a workflow counts on.
     pub(crate) secrets: Vec<At<String>>,
+    /// Secrets of a stack whose files cannot be used.
+    pub(crate) unusable_secrets: Diagnostics,
     /// What is being decoded may be used anywhere, so that it may ask for any variable of the document.
     pub(crate) is_anywhere: bool,
     dialect: Dialect,
@@ -85,6 +87,7 @@ impl<'e> Context<'e> {
             expressions: Vec::new(),
             named: Vec::new(),
             secrets: Vec::new(),
+            unusable_secrets: Diagnostics::default(),
             is_anywhere: false,
             dialect,
             environment,

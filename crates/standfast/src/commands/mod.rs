@@ -23,7 +23,7 @@ mod workflow_text;
 
 use std::path::Path;
 
-use standfast_model::{Otlp, Stack};
+use standfast_model::{Loaded, Otlp, Stack};
 use standfast_workflow::Definition;
 
 use crate::failure::Failure;
@@ -40,9 +40,13 @@ pub(crate) struct Call {
 impl Call {
     /// Reads and checks a stack and its workflows; warnings go to stderr.
     pub(crate) fn load(&self, stack: &Path) -> Result<Stack, Failure> {
-        let found = self.load_unchecked(stack)?;
-        self.check_workflows(stack, &found)?;
-        Ok(found)
+        let found = self.load_with_secrets(stack)?;
+        if found.secrets.has_errors() {
+            let why = "the stack has secrets that cannot be used";
+            return Err(Failure::input(why).detail(self.rendered(&found.secrets)));
+        }
+        self.check_workflows(stack, &found.stack)?;
+        Ok(found.stack)
     }
 
     /// Checks the documents of a stack's workflows.
@@ -52,20 +56,24 @@ impl Call {
             let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
             let file = folder.join(&found.file);
             known.push(workflow_test::check(&file, &found.text, self)?);
-            let missing = workflow_secrets::missing(&file, &found.text, &stack.secrets);
-            self.refuse_missing(&file, &missing)?;
+            self.refuse_missing(&file, &workflow_secrets::missing(&file, &found.text, &stack.secrets))?;
         }
         workflows_of_loads(stack, &known)
     }
 
-    /// Reads and checks a stack but for the documents of its workflows; warnings go to stderr.
+    /// Reads and checks a stack but for the documents of its workflows and its secrets; warnings go to stderr.
     pub(crate) fn load_unchecked(&self, stack: &Path) -> Result<Stack, Failure> {
+        self.load_with_secrets(stack).map(|found| found.stack)
+    }
+
+    /// The same, with what is wrong with its secrets.
+    fn load_with_secrets(&self, stack: &Path) -> Result<Loaded, Failure> {
         match standfast_model::load(stack, &self.surroundings.variables) {
             Ok(loaded) => {
                 if !loaded.warnings.is_empty() {
                     self.output.note(self.rendered(&loaded.warnings).trim_end());
                 }
-                Ok(loaded.stack)
+                Ok(loaded)
             }
             Err(found) => {
                 let shown =

@@ -70,6 +70,14 @@ impl Call {
             .detail(self.rendered(&missing)))
     }
 
+    /// The secrets that documents of a stack count on and that it does not have.
+    pub(super) fn missing_secrets(&self, path: &Path, stack: &Stack) -> Diagnostics {
+        let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
+        let all = stack.workflows.iter();
+        let all = all.map(|found| missing(&folder.join(&found.file), &found.text, &stack.secrets));
+        all.fold(Diagnostics::default(), Diagnostics::and)
+    }
+
     /// Refuses a document of a stack that counts on these.
     pub(super) fn refuse_missing(&self, file: &Path, missing: &Diagnostics) -> Result<(), Failure> {
         if missing.is_empty() {

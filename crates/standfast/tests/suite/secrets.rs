@@ -98,7 +98,7 @@ fn a_secret_that_is_missing_is_named_with_its_place_before_anything_runs() {
         &["up", "-d"],
     ] {
         let ran = world.run(arguments).expect(2);
-        ran.says(&["workflows/sends.yaml:2:16", "there is no secret `api_key`", "--secret api_key=@FILE"]);
+        ran.says(&["workflows/sends.yaml:2:17", "there is no secret `api_key`", "--secret api_key=@FILE"]);
     }
     world.write(
         "standfast.yaml",
@@ -117,7 +117,7 @@ fn a_secret_that_is_missing_is_named_with_its_place_before_anything_runs() {
         "chmod 600 api.key",
     ]);
     write_secret(&world, VALUE, 0o600);
-    world.run(&["check"]).expect(2).says(&["workflows/sends.yaml:2:16", "did you mean `api_kye`?"]);
+    world.run(&["check"]).expect(2).says(&["workflows/sends.yaml:2:17", "did you mean `api_kye`?"]);
     world.write(
         "standfast.yaml",
         &super::world::quick_stack(1, "one", "secrets: {api_key: {file: api.key}}\n"),
@@ -125,6 +125,9 @@ fn a_secret_that_is_missing_is_named_with_its_place_before_anything_runs() {
     world.run(&["check"]).expect(0);
     world.run(&["workflow", "check"]).expect(0);
     let environment = "secrets: {api_key: {environment: KEY}}\n";
+    let json = world.run(&["check", "--json"]).expect(2).stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["valid"], &json["diagnostics"][0]["column"]), (&false.into(), &17.into()), "{json}");
     world.write("standfast.yaml", &super::world::quick_stack(1, "one", environment));
     world.run(&["check"]).expect(2).says(&["write the secret into a file"]);
 }
@@ -139,7 +142,7 @@ fn a_document_here_and_now_takes_secrets_from_files_and_the_environment() {
     world.write("sends.yaml", &text);
     let run = ["workflow", "run", "sends.yaml"];
     let with = |more: &[&str]| world.run(&[&run[..], more].concat());
-    with(&[]).expect(2).says(&["sends.yaml:2:16", "--secret api_key=@FILE"]);
+    with(&[]).expect(2).says(&["sends.yaml:2:17", "--secret api_key=@FILE"]);
     write_secret(&world, &format!("{VALUE}\n"), 0o600);
     let ran = with(&["--secret", "api_key=@api.key", "--timeline", "--store", "kept"]).expect(0);
     assert_eq!(ran.stdout.trim(), "\"[secret api_key]\"");
