@@ -105,14 +105,14 @@ fn a_secret_that_is_missing_is_named_with_its_place_before_anything_runs() {
         &super::world::quick_stack(1, "one", "secrets: {api_kye: {file: api.key}}\n"),
     );
     world.run(&["check"]).expect(2).says(&[
-        "standfast.yaml:13:31",
+        "standfast.yaml:12:27",
         "api.key",
         "there is no such file",
         "umask 077",
     ]);
     write_secret(&world, VALUE, 0o640);
     world.run(&["check"]).expect(2).says(&[
-        "standfast.yaml:13:31",
+        "standfast.yaml:12:27",
         "others than its owner",
         "chmod 600 api.key",
     ]);
