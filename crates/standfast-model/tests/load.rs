@@ -342,7 +342,7 @@ fn a_secret_is_known_by_its_file_and_its_value_is_kept_nowhere() {
         assert!(found.has_errors(), "{text}");
         let found = found.to_string();
         assert!(
-            found.contains(says) && found.contains(":2:22") && !found.contains("hunter2"),
+            found.contains(says) && found.contains(":2:23") && !found.contains("hunter2"),
             "{text}: {found}"
         );
     }

@@ -82,8 +82,9 @@ fn a_secret_that_changes_is_sent_as_it_is_now_and_one_that_goes_is_named() {
         let said = status["limitations"].to_string();
         said.contains("the secret `api_key` of") && said.contains(&file) && said.contains("chmod 600")
     });
+    world.run(&["workflow", "start", "sends", "--key", "k"]).expect(0);
     world.run(&["workflow", "event", r#"{"id": "1", "source": "/t", "type": "go"}"#]).expect(0);
-    let ended = world.run(&["workflow", "start", "sends", "--wait", "30s"]).expect(1);
+    let ended = world.run(&["workflow", "start", "sends", "--key", "k", "--wait", "30s"]).expect(1);
     let all = ended.stdout + &ended.stderr;
     assert!(all.contains("there is no secret `api_key`"), "{all}");
 }
@@ -100,6 +101,9 @@ fn a_secret_that_is_missing_is_named_with_its_place_before_anything_runs() {
         let ran = world.run(arguments).expect(2);
         ran.says(&["workflows/sends.yaml:2:17", "there is no secret `api_key`", "--secret api_key=@FILE"]);
     }
+    let json = world.run(&["check", "--json"]).expect(2).stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["valid"], &json["diagnostics"][0]["column"]), (&false.into(), &17.into()), "{json}");
     world.write(
         "standfast.yaml",
         &super::world::quick_stack(1, "one", "secrets: {api_kye: {file: api.key}}\n"),
@@ -125,9 +129,6 @@ fn a_secret_that_is_missing_is_named_with_its_place_before_anything_runs() {
     world.run(&["check"]).expect(0);
     world.run(&["workflow", "check"]).expect(0);
     let environment = "secrets: {api_key: {environment: KEY}}\n";
-    let json = world.run(&["check", "--json"]).expect(2).stdout;
-    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!((&json["valid"], &json["diagnostics"][0]["column"]), (&false.into(), &17.into()), "{json}");
     world.write("standfast.yaml", &super::world::quick_stack(1, "one", environment));
     world.run(&["check"]).expect(2).says(&["write the secret into a file"]);
 }
