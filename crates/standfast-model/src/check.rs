@@ -7,10 +7,11 @@ use crate::diagnostics::shown;
 use crate::dotenv;
 use crate::id::{LoadName, ServiceName, StackName, ZoneName};
 use crate::keys::{
-    BodyDraft, Draft, EdgeDraft, EntryDraft, ExperimentDraft, ExternalDraft, FAULT, LoadDraft, Section,
-    ServiceDraft, TlsDraft, TrafficDraft, Variable, fault_name,
+    BodyDraft, Draft, EdgeDraft, EntryDraft, ExperimentDraft, ExternalDraft, FAULT, LoadDraft, SecretDraft,
+    Section, ServiceDraft, TlsDraft, TrafficDraft, Variable, fault_name,
 };
 use crate::load::Reader;
+use crate::secret::Secret;
 use crate::shape::{Context, Pairs, Referent, Shape};
 use crate::source::{At, Span, offset};
 use crate::stack::{Body, Build, Deploy, Experiment, Invariant, Load, PublishedPort, Service, Stack};
@@ -48,6 +49,7 @@ pub(crate) fn check(draft: Draft, cx: &mut Context<'_>, mut reader: Reader<'_>) 
         }
     }
     let edge = edge(draft.edge, cx, &mut reader);
+    let secrets = secrets(draft.secrets, cx, &reader);
 
     let routes = match draft.routes {
         Section::There(routes) => routing::routes(routes, cx),
@@ -78,7 +80,24 @@ pub(crate) fn check(draft: Draft, cx: &mut Context<'_>, mut reader: Reader<'_>) 
         invariants,
         experiments,
         workflows: Vec::new(),
+        secrets,
     })
+}
+
+/// The secrets; each must be there, but none is kept.
+fn secrets(
+    drafts: Pairs<String, SecretDraft>,
+    cx: &mut Context<'_>,
+    reader: &Reader<'_>,
+) -> BTreeMap<String, Secret> {
+    let mut secrets = BTreeMap::new();
+    for (name, draft) in drafts {
+        let Some(draft) = draft else { continue };
+        let secret = Secret { file: reader.root.join(&draft.file.value), format: draft.format };
+        reader.reads_secret(&secret, &draft.file, cx);
+        secrets.insert(name.value, secret);
+    }
+    secrets
 }
 
 /// Every name that refers to something refers to something that is there.

@@ -109,6 +109,14 @@ impl Diagnostics {
         Self { items: vec![error], omitted: 0 }
     }
 
+    /// These and those, these first.
+    #[must_use]
+    pub fn and(mut self, those: Self) -> Self {
+        self.items.extend(those.items);
+        self.omitted += those.omitted;
+        self
+    }
+
     /// The diagnostics, at most [`DIAGNOSTICS_MAX`].
     pub fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
         self.items.iter()
@@ -214,6 +222,11 @@ impl Reports {
             self.found.push(Found { severity, message, hint, span });
         }
         self
+    }
+
+    /// The place of a span.
+    pub(crate) fn place(&self, span: Span) -> Option<Place> {
+        Some(Place::new(self.sources.get(span.source)?.clone(), span))
     }
 
     pub(crate) fn finish(mut self) -> Diagnostics {

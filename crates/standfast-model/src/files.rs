@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Largest file that a stack consists of or names, in bytes.
@@ -13,6 +14,15 @@ pub trait Files {
     /// # Errors
     /// Whatever keeps the file from being read.
     fn read(&self, path: &Path, max: usize) -> io::Result<Vec<u8>>;
+
+    /// Whether others than its owner may do anything with a file; those that are on no disk are nobody else's.
+    ///
+    /// # Errors
+    /// Whatever keeps that from being known.
+    fn is_open_to_others(&self, path: &Path) -> io::Result<bool> {
+        let _is_on_no_disk = path;
+        Ok(false)
+    }
 }
 
 /// The machine's disk.
@@ -29,6 +39,10 @@ impl Files for Disk {
         let mut bytes = Vec::new();
         File::open(path)?.take(limit).read_to_end(&mut bytes)?;
         within(bytes, max)
+    }
+
+    fn is_open_to_others(&self, path: &Path) -> io::Result<bool> {
+        Ok(std::fs::metadata(path)?.permissions().mode() & 0o077 != 0)
     }
 }
 

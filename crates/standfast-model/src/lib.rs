@@ -19,6 +19,7 @@ mod otlp;
 mod render;
 mod routing;
 mod schema;
+mod secret;
 mod shape;
 mod source;
 mod stack;
@@ -38,6 +39,7 @@ pub use id::{
 pub use load::{Loaded, STACK_FILE, WORKFLOWS, is_workflow, load, load_despite_workflows, parse};
 pub use otlp::{BadEndpoint, Otlp, OtlpEndpoint};
 pub use schema::schema;
+pub use secret::{BadSecret, SECRET_BYTES_MAX, Secret, SecretFormat};
 pub use stack::{
     Body, Build, Dependency, DependsOn, Deploy, EffectSource, Experiment, Fault, HealthCheck, Invariant,
     Limits, Load, Probe, PublishedPort, RestartCondition, RestartPolicy, Service, Stack, Target,

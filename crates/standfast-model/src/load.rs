@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::string::FromUtf8Error;
 
 use crate::check;
-use crate::diagnostics::{Diagnostics, Severity, shown};
+use crate::diagnostics::{Diagnostic, Diagnostics, Severity, shown};
 use crate::files::{Disk, FILE_BYTES_MAX, Files};
 use crate::keys::STACK;
+use crate::secret::{BadSecret, Secret};
 use crate::shape::{Context, Shape};
 use crate::source::{At, Source, Span};
 use crate::stack::{Stack, WorkflowFile};
@@ -31,6 +32,8 @@ pub struct Loaded {
     pub stack: Stack,
     /// Warnings only.
     pub warnings: Diagnostics,
+    /// Errors: secrets that cannot be used. They forbid to start the stack, not to look at it or to take it down.
+    pub secrets: Diagnostics,
 }
 
 /// Reads and checks a stack: a folder with a `standfast.yaml`, or that file itself. `environment` is what interpolation sees.
@@ -177,10 +180,11 @@ fn read(mut cx: Context<'_>, text: String, name: &str, reader: Reader<'_>) -> Re
         .and_then(|node| STACK.decode(&node, &mut cx));
     let stack = draft.and_then(|draft| check::check(draft, &mut cx, reader));
     let failed = cx.reports.errors() > 0;
+    let secrets = std::mem::take(&mut cx.unusable_secrets);
     let found = cx.reports.finish();
     match stack {
-        Some(stack) if !failed => Ok(Loaded { stack, warnings: found }),
-        _ => Err(found),
+        Some(stack) if !failed => Ok(Loaded { stack, warnings: found, secrets }),
+        _ => Err(found.and(secrets)),
     }
 }
 
@@ -247,6 +251,20 @@ impl Reader<'_> {
             }
             Ok(_) => {}
         }
+    }
+
+    /// Reports a secret that cannot be used. Its value is dropped.
+    pub(crate) fn reads_secret(&self, secret: &Secret, path: &At<String>, cx: &mut Context<'_>) {
+        let Err(why) = secret.read(self.files) else { return };
+        let file = shown(&path.value);
+        let cause = match &why {
+            BadSecret::Unreadable(why) => because(why),
+            why => why.to_string(),
+        };
+        let message = format!("the secret of {file} cannot be used: {cause}");
+        let place = cx.reports.place(path.span);
+        let hint = why.hint(&file);
+        cx.unusable_secrets.items.push(Diagnostic { severity: Severity::Error, message, hint, place });
     }
 
     /// The bytes of a file, or why they cannot be had.

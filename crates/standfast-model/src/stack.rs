@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{LoadName, Revision, ServiceName, StackName, ZoneName};
+use crate::secret::Secret;
 use crate::traffic::{Edge, External, Route, Traffic};
 
 /// A checked stack: every name resolves, every number is in its range, every file that it names was read.
@@ -35,6 +36,9 @@ pub struct Stack {
     /// The workflows, in the order of their files.
     #[serde(default)]
     pub workflows: Vec<WorkflowFile>,
+    /// Where the secrets are found that workflows may count on, by name.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, Secret>,
 }
 
 /// A document of the folder `workflows`, as it is written: who runs it checks it.

@@ -312,3 +312,38 @@ fn what_cannot_be_read_is_an_error_with_a_reason() {
     // Reading a device would never end.
     assert!(said(std::path::Path::new("/dev/zero")).contains("it is not a file"));
 }
+
+#[test]
+fn a_secret_is_known_by_its_file_and_its_value_is_kept_nowhere() {
+    let text = "services: {a: {command: x}}\nsecrets: {key: {file: k/a}, login: {file: /run/l.json, format: json}}\n";
+    let files = [("k/a", "hunter2"), ("/run/l.json", "{\"username\": \"hunter2\"}")];
+    let loaded = parse_with(text, &files, &[]).unwrap();
+    assert_eq!(loaded.stack.secrets["key"].file, loaded.stack.root.join("k/a"));
+    assert_eq!(loaded.stack.secrets["login"].file, std::path::Path::new("/run/l.json"));
+    assert!(!serde_json::to_string(&loaded.stack).unwrap().contains("hunter2"));
+    for (text, files, says) in [
+        ("{'a b': {file: k}}", [("k", "x")], "is not a secret's name"),
+        ("{key: {}}", [("k", "x")], "file"),
+        ("{key: {file: k, fromat: json}}", [("k", "x")], "did you mean `format`?"),
+        ("{key: {environment: KEY}}", [("k", "x")], "write the secret into a file"),
+    ] {
+        let text = format!("services: {{a: {{command: x}}}}\nsecrets: {text}\n");
+        let found = parse_with(&text, &files, &[]).unwrap_err().to_string();
+        assert!(found.contains(says) && found.contains(":2:"), "{text}: {found}");
+    }
+    // These are told, but a stack that runs must be seen and stopped all the same.
+    for (keys, files, says) in [
+        ("", [("k", "\n")], "it is empty"),
+        (", format: json", [("k", "hunter2")], "it is not JSON: see line 1, column 1"),
+        ("", [("other", "hunter2")], "there is no such file"),
+    ] {
+        let text = format!("services: {{a: {{command: x}}}}\nsecrets: {{key: {{file: k{keys}}}}}\n");
+        let found = parse_with(&text, &files, &[]).unwrap().secrets;
+        assert!(found.has_errors(), "{text}");
+        let found = found.to_string();
+        assert!(
+            found.contains(says) && found.contains(":2:23") && !found.contains("hunter2"),
+            "{text}: {found}"
+        );
+    }
+}

@@ -53,6 +53,12 @@ pub enum BuildError {
     /// The runs of workflows cannot be read.
     #[error("cannot go on with the runs of workflows")]
     Workflows(#[from] standfast_workflow::JournalError),
+    /// A key of the records of workflows cannot be read.
+    #[error(transparent)]
+    WorkflowKey(#[from] standfast_workflow::BadKeyFile),
+    /// The records of workflows need another key.
+    #[error(transparent)]
+    Sealed(#[from] standfast_workflow::SealError),
     /// It is not known which program this is.
     #[error("cannot find out where this program is")]
     Program(#[source] std::io::Error),
@@ -104,6 +110,9 @@ pub async fn build(state_dir: &Path, net: Net, clock: Clock) -> Result<Node, Bui
     let embedded = EmbeddedStore::open(&state_dir.join("store"), clock, options).await?;
     let reserve = Reserve::keep(state_dir);
     let store: Arc<dyn Store> = Arc::new(ReservingStore::new(Arc::new(embedded), Arc::clone(&reserve)));
+
+    let keys = standfast_workflow::Keys::read(&settings.workflow_keys)?;
+    let workflow_store = standfast_workflow::sealed(Arc::clone(&store), keys).await?;
 
     // Where replicas run.
     let agent = AgentClient::new(state_dir, net, clock);
@@ -164,15 +173,9 @@ pub async fn build(state_dir: &Path, net: Net, clock: Clock) -> Result<Node, Bui
     );
     tasks.spawn("snapshots", OnStop::Wait, adapting);
     let program = std::env::current_exe().map_err(BuildError::Program)?;
-    let workflows = Workflows::open(
-        Arc::clone(&store),
-        Arc::clone(&wiring),
-        program,
-        clock,
-        tasks.clone(),
-        plant.as_deref(),
-    )
-    .await?;
+    let workflows =
+        Workflows::open(workflow_store, Arc::clone(&wiring), program, clock, tasks.clone(), plant.as_deref())
+            .await?;
     tasks.spawn("workflows", OnStop::Abort, workflows.clone().follow(stack.clone(), tasks.stop()));
     start_state_api(&tasks, &wiring, &store, &workflows, stack.clone(), clock)?;
     let admin = Admin {

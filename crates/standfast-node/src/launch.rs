@@ -40,6 +40,8 @@ pub struct LaunchOptions {
     pub metrics: Option<SocketAddr>,
     /// Where spans go when the stack says nothing of that.
     pub otlp: Option<Otlp>,
+    /// Files of the keys by which records of workflows are sealed, absolute: the first one seals.
+    pub workflow_keys: Vec<PathBuf>,
     /// The caller's environment, of which replicas get the basics.
     pub environment: BTreeMap<String, String>,
     /// For a stack that is there for a proof only.
@@ -289,6 +291,7 @@ fn start(stack: &Stack, options: &LaunchOptions) -> Result<(), LaunchError> {
         workers: workers(),
         metrics: options.metrics,
         otlp: options.otlp.clone(),
+        workflow_keys: options.workflow_keys.clone(),
         plant: options.plant.clone(),
     };
     settings.write(&disk, &options.state_dir)?;

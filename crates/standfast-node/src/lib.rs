@@ -31,6 +31,7 @@ mod replica_tls;
 mod reserve;
 mod settings;
 mod signals;
+mod stack_secrets;
 mod target;
 mod wiring;
 mod workflows;

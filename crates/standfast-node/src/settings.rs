@@ -33,6 +33,9 @@ pub struct Settings {
     /// Where spans go when the stack says nothing of that. Since 0.1.0.
     #[serde(default)]
     pub otlp: Option<Otlp>,
+    /// Files of the keys by which records of workflows are sealed, absolute: the first one seals. Since 0.1.0.
+    #[serde(default)]
+    pub workflow_keys: Vec<PathBuf>,
     /// A planted bug; only test builds know any.
     pub plant: Option<String>,
 }
@@ -120,6 +123,7 @@ mod tests {
             workers: 2,
             metrics: Some(([127, 0, 0, 1], 9464).into()),
             otlp: None,
+            workflow_keys: vec!["/keys/a".into()],
             plant: None,
         };
         settings.write(&disk, folder).unwrap();
@@ -136,5 +140,6 @@ mod tests {
         disk.replace(&folder.join(FILE), old.as_bytes()).unwrap();
         let settings = Settings::read(&disk, folder).unwrap();
         assert_eq!((settings.metrics, settings.otlp), (None, None));
+        assert!(settings.workflow_keys.is_empty());
     }
 }

@@ -18,6 +18,7 @@ use standfast_workflow::{
 use tokio::sync::watch;
 
 use crate::calls::ThroughGateway;
+use crate::stack_secrets::StackSecrets;
 use crate::wiring::Wiring;
 
 /// Below this the API is found on the state API's listener and on the admin interface.
@@ -26,12 +27,16 @@ pub(crate) const PREFIX: &str = "/workflows";
 /// How long a request about workflows waits for a node that has just begun.
 const DEFINED_WITHIN: Duration = Duration::from_secs(3);
 
+/// From one look at the files of secrets to the next.
+const SECRETS_EVERY: Duration = Duration::from_secs(2);
+
 /// The engine of a node, and what is wrong with the documents of its stack.
 #[derive(Debug, Clone)]
 pub(crate) struct Workflows {
     engine: Engine,
     clock: Clock,
     troubles: Arc<Mutex<Vec<String>>>,
+    secret_troubles: Arc<Mutex<Vec<String>>>,
     /// Whether the documents of the stack were taken over since this node began: before, none would be known.
     defined: Arc<watch::Sender<bool>>,
 }
@@ -55,8 +60,16 @@ impl Workflows {
         }
         let _only_used_by_test_builds = plant;
         let invoke = Arc::new(invoke);
-        let engine = Engine::open(store, clock, tasks, evaluator, invoke, EngineConfig::default()).await?;
-        Ok(Self { engine, clock, troubles: Arc::default(), defined: Arc::new(watch::Sender::new(false)) })
+        // What the stack's secrets are is known with the stack.
+        let config = EngineConfig { secrets: None, ..EngineConfig::default() };
+        let engine = Engine::open(store, clock, tasks, evaluator, invoke, config).await?;
+        Ok(Self {
+            engine,
+            clock,
+            troubles: Arc::default(),
+            secret_troubles: Arc::default(),
+            defined: Arc::new(watch::Sender::new(false)),
+        })
     }
 
     /// Answers a request whose path begins with [`PREFIX`].
@@ -81,14 +94,25 @@ impl Workflows {
 
     /// What is wrong with documents of the stack, for people.
     pub(crate) fn troubles(&self) -> Vec<String> {
-        self.troubles.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        troubles.extend(self.secret_troubles.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+        troubles
     }
 
     /// Makes the workflows of the stack startable, now and whenever the stack changes.
     pub(crate) async fn follow(self, mut stacks: watch::Receiver<Option<Arc<Stack>>>, stop: Stop) {
         let mut known = None;
+        let mut secrets = StackSecrets::default();
         loop {
             let stack = stacks.borrow_and_update().clone();
+            let has_secrets = stack.as_ref().is_some_and(|stack| !stack.secrets.is_empty());
+            if let Some(stack) = &stack
+                && secrets.read(stack)
+            {
+                self.engine.set_secrets(secrets.known.clone().into());
+                *self.secret_troubles.lock().unwrap_or_else(PoisonError::into_inner) =
+                    secrets.troubles.clone();
+            }
             if let Some(stack) = stack
                 && known.as_ref() != Some(&stack.workflows)
             {
@@ -100,6 +124,7 @@ impl Workflows {
                 biased;
                 () = stop.requested() => return,
                 changed = stacks.changed() => if changed.is_err() { return },
+                () = self.clock.sleep(SECRETS_EVERY), if has_secrets => {}
             }
         }
     }

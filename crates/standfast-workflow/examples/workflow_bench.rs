@@ -1,7 +1,8 @@
 //! Measures the engine alone, in one process, over a folder of the file system with fsync at every commit. One line of JSON for each
 //! figure; `bench/workflow/README.md` says what was seen.
 //!
-//! - `workflow_bench steps FOLDER RUNS AT_A_TIME KIND`: runs of three tasks of a kind that ask nobody outside.
+//! - `workflow_bench steps FOLDER RUNS AT_A_TIME KIND`: runs of three tasks of a kind that ask nobody outside; with a
+//!   key file behind KIND, what is kept is sealed.
 //! - `workflow_bench sleep FOLDER RUNS AFTER SECONDS`: starts runs that wait until they are due, spread over SECONDS from AFTER seconds
 //!   from now on, and stops when all sleep.
 //! - `workflow_bench wake FOLDER FOR`: takes them over; tells how long that took, how much memory they take, and for so many seconds
@@ -10,7 +11,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "it measures by the clock of the machine")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -20,8 +21,8 @@ use serde_json::{Value, json};
 use standfast_runtime::{Clock, Tasks};
 use standfast_store::{EmbeddedOptions, EmbeddedStore};
 use standfast_workflow::{
-    Answer, Asked, Definition, Engine, EngineConfig, Evaluator, EvaluatorConfig, Invoke, Problem, RunId,
-    Status, Told, WorkflowName,
+    Answer, Asked, Definition, Engine, EngineConfig, Evaluator, EvaluatorConfig, Invoke, Keys, Problem,
+    RunId, Status, Told, WorkflowName, sealed,
 };
 use tokio::task::JoinSet;
 
@@ -45,8 +46,8 @@ async fn main() -> Anyhow<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        ["steps", folder, runs, at_a_time, kind] => {
-            steps(folder, runs.parse()?, at_a_time.parse()?, kind).await
+        ["steps", folder, runs, at_a_time, kind, ref keys @ ..] => {
+            steps(folder, runs.parse()?, at_a_time.parse()?, kind, keys).await
         }
         ["sleep", folder, runs, after, seconds] => {
             sleep(folder, runs.parse()?, Duration::from_secs(after.parse()?), seconds.parse()?).await
@@ -60,13 +61,19 @@ async fn main() -> Anyhow<()> {
 }
 
 async fn open(folder: &str, sleep_after: Duration) -> Anyhow<Engine> {
+    open_sealed(folder, sleep_after, &[]).await
+}
+
+async fn open_sealed(folder: &str, sleep_after: Duration, keys: &[&str]) -> Anyhow<Engine> {
     let (clock, tasks) = (Clock::system(), Tasks::new());
     let store = EmbeddedStore::open(Path::new(folder), clock, EmbeddedOptions::default()).await?;
     // Only cheap expressions are measured here: no child is needed.
     let evaluator =
         Evaluator::new(EvaluatorConfig { program: "/nonexistent".into(), ..EvaluatorConfig::default() });
     let config = EngineConfig { sleep_after, ..EngineConfig::default() };
-    Ok(Engine::open(Arc::new(store), clock, tasks, evaluator, Arc::new(Nobody), config).await?)
+    let files: Vec<PathBuf> = keys.iter().map(PathBuf::from).collect();
+    let store = sealed(Arc::new(store), Keys::read(&files)?).await?;
+    Ok(Engine::open(store, clock, tasks, evaluator, Arc::new(Nobody), config).await?)
 }
 
 async fn define(engine: &Engine, rest: &str) -> Anyhow<WorkflowName> {
@@ -139,8 +146,8 @@ fn three(kind: &str) -> Anyhow<String> {
     Ok(format!("do:\n{}", tasks.concat()))
 }
 
-async fn steps(folder: &str, runs: u64, at_a_time: usize, kind: &str) -> Anyhow<()> {
-    let engine = open(folder, Duration::from_secs(2)).await?;
+async fn steps(folder: &str, runs: u64, at_a_time: usize, kind: &str, keys: &[&str]) -> Anyhow<()> {
+    let engine = open_sealed(folder, Duration::from_secs(2), keys).await?;
     let name = define(&engine, &three(kind)?).await?;
     let (from, cpu) = (Instant::now(), cpu_seconds()?);
     let took = side_by_side(runs, at_a_time, move |number| {

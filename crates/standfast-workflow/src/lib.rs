@@ -15,6 +15,8 @@ mod program;
 mod rehearse;
 mod render;
 mod run;
+mod sealed;
+mod secrets;
 
 pub use ask::{
     ANSWER_BYTES_MAX, ANSWER_TIME_MAX, AgentRequest, Answer, Asked, Client, Credential, GrpcRequest, Hidden,
@@ -41,3 +43,5 @@ pub use run::{
     Again, BadRunId, Digest, Event, Last, Listening, NotUndone, Origin, Phase, Problem, Record, Run, RunId,
     Scope, ScopeId, Signal, Standard, State, Status, Taken, Undo, Undone, lifecycle, undone_by,
 };
+pub use sealed::{BadKeyFile, Keys, SealError, WrongKeyFile, sealed};
+pub use secrets::Secrets;

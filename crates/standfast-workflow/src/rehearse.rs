@@ -19,6 +19,7 @@ use crate::decide::{Cause, STEPS_MAX, World, decide};
 use crate::expression::Evaluator;
 use crate::program::{AROUND, Program, after};
 use crate::run::{Event, Problem, Record, Run, RunId, ScopeId, Standard, State, Status, undone_by};
+use crate::secrets::Secrets;
 
 /// When faked time begins: 2026-01-01T00:00:00Z.
 const BEGIN: Stamp = Stamp::from_micros(1_767_225_600_000_000);
@@ -51,7 +52,7 @@ pub struct Mismatch {
 
 /// Runs a program on faked time.
 pub fn rehearse(program: &Program, case: &TestCase, evaluator: &Evaluator) -> Rehearsed {
-    let secrets = Value::Object(case.secrets.clone());
+    let secrets = Secrets::from(case.secrets.clone());
     let runtime = json!({"name": "standfast", "version": env!("CARGO_PKG_VERSION"), "metadata": {}});
     let world = World { program, evaluator, secrets: &secrets, runtime: &runtime, steps_max: STEPS_MAX };
     let mut rehearsal = Rehearsal {

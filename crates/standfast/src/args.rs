@@ -226,6 +226,10 @@ pub(crate) struct UpArgs {
     /// Where Prometheus is given the gateway's metrics, at /metrics [default: nowhere]
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) metrics: Option<std::net::SocketAddr>,
+    /// A file with the key by which records of workflows are sealed: 64 hexadecimal digits. May be given more than once: the first one
+    /// seals, the others open what they sealed before [default: they are not sealed]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) workflow_key: Vec<PathBuf>,
     /// Do not run the services' build commands
     #[arg(long)]
     pub(crate) no_build: bool,

@@ -20,6 +20,7 @@ const RENDER_EXAMPLES: &str = "Examples:
 const RUN_EXAMPLES: &str = "Examples:
   standfast workflow run checkout.yaml --input '{\"order\": \"o-1\"}'
   standfast workflow run checkout.yaml --input-file order.json --timeline
+  standfast workflow run report.yaml --secret api_key=@api.key --secret DB_PASSWORD
   standfast workflow run nightly.yaml --store /var/lib/nightly --key 2026-01-31    goes on after a crash: call it again
 
 The output is printed as JSON. Exit codes: 0 completed, 1 faulted or cancelled, 2 the document or the input is wrong.";
@@ -384,12 +385,19 @@ pub(crate) struct WorkflowRunArgs {
     /// A file that holds `$secrets` as a JSON object
     #[arg(long, value_name = "FILE")]
     pub(crate) secrets: Option<PathBuf>,
+    /// One of `$secrets`: `NAME=@FILE` is what the file holds, as a text; `NAME` is the environment's variable of that name. May be
+    /// given more than once, and wins over --secrets
+    #[arg(long, value_name = "NAME[=@FILE]")]
+    pub(crate) secret: Vec<String>,
     /// Other documents that this one runs
     #[arg(long, value_name = "FILE")]
     pub(crate) with: Vec<PathBuf>,
     /// Keep the run in this folder, so that it goes on after a crash. Without it nothing is kept
     #[arg(long, value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
+    /// A file with the key by which what is kept is sealed: 64 hexadecimal digits. May be given more than once: the first one seals
+    #[arg(long, value_name = "FILE", requires = "store")]
+    pub(crate) workflow_key: Vec<PathBuf>,
     /// Which run is meant: the same key is the same run. Only of use with --store
     #[arg(long, value_name = "KEY", requires = "store")]
     pub(crate) key: Option<String>,

@@ -13,6 +13,7 @@ mod suite {
     pub(crate) mod lifecycle;
     pub(crate) mod permission;
     pub(crate) mod proof;
+    pub(crate) mod secrets;
     pub(crate) mod workflow;
     pub(crate) mod world;
 }

@@ -19,7 +19,6 @@ pub(crate) const STACK_IGNORED: Keys = &[
     ("version", "Compose gave it up; remove it"),
     ("networks", LOOPBACK),
     ("volumes", "no service can use volumes yet"),
-    ("secrets", "no service can use secrets yet"),
     ("configs", "no service can use configs yet"),
 ];
 

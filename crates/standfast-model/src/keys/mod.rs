@@ -14,6 +14,7 @@ mod load;
 mod otlp;
 mod proof;
 mod route;
+mod secrets;
 mod service;
 mod traffic;
 
@@ -24,6 +25,7 @@ pub(crate) use http::is_host;
 pub(crate) use load::{BodyDraft, LoadDraft};
 pub(crate) use proof::{ExperimentDraft, FAULT, fault_name};
 pub(crate) use route::REGEX_SIZE_MAX;
+pub(crate) use secrets::SecretDraft;
 pub(crate) use service::ServiceDraft;
 
 use crate::id::{LoadName, ServiceName, StackName, ZoneName};
@@ -44,6 +46,7 @@ pub(crate) struct Draft {
     /// Whether no route was left out because of a mistake.
     pub(crate) routes_whole: bool,
     pub(crate) edge: EdgeDraft,
+    pub(crate) secrets: Pairs<String, SecretDraft>,
     pub(crate) load: Section<Pairs<LoadName, LoadDraft>>,
     pub(crate) invariants: Vec<At<Invariant>>,
     pub(crate) experiments: Vec<ExperimentDraft>,
@@ -122,6 +125,11 @@ fn stack(f: &mut Fields<'_, '_>) -> Option<Draft> {
         "What `prove` breaks, in this order: built-in names, mappings, or files that hold such a mapping.",
         List { item: proof::experiment(), min: 0 },
     );
+    let secrets = f.optional(
+        "secrets",
+        "Secrets that workflows may count on, by name: files outside of git.",
+        secrets::SECRETS,
+    );
     f.refused(compose::STACK_REFUSED);
     f.ignored(compose::STACK_IGNORED);
     Some(Draft {
@@ -131,6 +139,7 @@ fn stack(f: &mut Fields<'_, '_>) -> Option<Draft> {
         routes,
         routes_whole,
         edge: edge.unwrap_or_default(),
+        secrets: secrets.unwrap_or_default(),
         load,
         invariants: invariants.unwrap_or_default(),
         experiments: experiments.unwrap_or_default(),

@@ -1,9 +1,9 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use crate::diagnostics::{Reports, shown};
+use crate::diagnostics::{Diagnostics, Reports, shown};
 use crate::interpolate::{self, Problem, Rules};
-use crate::source::{Span, offset};
+use crate::source::{At, Span, offset};
 use crate::workflow::Expression;
 use crate::yaml::{Kind, Node, NodeData, Value};
 
@@ -28,6 +28,10 @@ pub(crate) struct Context<'e> {
     pub(crate) expressions: Vec<Noted>,
     /// Variables that the value being decoded may ask for, besides those of the language.
     pub(crate) named: Vec<String>,
+    /// Secrets that a workflow counts on.
+    pub(crate) secrets: Vec<At<String>>,
+    /// Secrets of a stack whose files cannot be used.
+    pub(crate) unusable_secrets: Diagnostics,
     /// What is being decoded may be used anywhere, so that it may ask for any variable of the document.
     pub(crate) is_anywhere: bool,
     dialect: Dialect,
@@ -82,6 +86,8 @@ impl<'e> Context<'e> {
             references: Vec::new(),
             expressions: Vec::new(),
             named: Vec::new(),
+            secrets: Vec::new(),
+            unusable_secrets: Diagnostics::default(),
             is_anywhere: false,
             dialect,
             environment,

@@ -13,7 +13,7 @@ use super::value::{
 };
 use crate::diagnostics::shown;
 use crate::shape::{Choice, Context, Count, Fields, FromText, Keyed, List, Object, Shape};
-use crate::source::At;
+use crate::source::{At, Span};
 use crate::yaml::{self, Node};
 
 /// A workflow.
@@ -476,12 +476,18 @@ const REUSABLE: Object<Reusable> = Object {
             extensions: f.optional("extensions", "Tasks around tasks.", Extensions).unwrap_or_default(),
             functions: whole(f, "functions", "Tasks that are called by name.", Functions, out),
             retries: named_all(f, "retries", "When something is tried again.", RETRY, out),
-            secrets: whole(f, "secrets", "Secrets.", List { item: NAME, min: 0 }, out),
+            secrets: whole(f, "secrets", "Secrets.", List { item: NAME.and_then(noted), min: 0 }, out),
             timeouts: named_all(f, "timeouts", "After which time something is given up.", TIMEOUT, out),
             unread,
         })
     },
 };
+
+/// Notes where the document counts on a secret.
+fn noted(name: String, span: Span, cx: &mut Context<'_>) -> Option<String> {
+    cx.secrets.push(At { value: name.clone(), span });
+    Some(name)
+}
 
 const CATALOG: Object<Endpoint> = Object {
     doc: "Where functions are found.",

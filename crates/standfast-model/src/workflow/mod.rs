@@ -17,7 +17,7 @@ mod policy;
 mod task;
 mod value;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 pub use auth::{
@@ -41,12 +41,12 @@ pub use value::{
     Data, Endpoint, Expression, Input, Named, Output, Resource, Schema, SchemaSource, Template, Uri,
 };
 
-use crate::diagnostics::Diagnostics;
+use crate::diagnostics::{Diagnostic, Diagnostics, Place, Severity, shown};
 use crate::files::{Disk, FILE_BYTES_MAX, Files};
 use crate::load::{not_text, unreadable};
 use crate::shape::{Context, Dialect, Shape};
 use crate::source::Source;
-use crate::yaml;
+use crate::{suggest, yaml};
 
 /// What to do when there is no document.
 const NO_DOCUMENT: &str = "name a document, or a folder of documents: standfast workflow check FILE";
@@ -58,6 +58,28 @@ pub struct LoadedDocument {
     pub document: Document,
     /// Warnings only.
     pub warnings: Diagnostics,
+    /// The secrets that it counts on, and where it says so.
+    secrets: Vec<(String, Option<Place>)>,
+}
+
+impl LoadedDocument {
+    /// One error for each secret that the document counts on and that is not among those that `known` has.
+    pub fn missing_secrets(&self, known: &BTreeSet<&str>) -> Diagnostics {
+        let missing = self.secrets.iter().filter(|(name, _)| !known.contains(name.as_str()));
+        let items = missing.map(|(name, place)| Diagnostic {
+            severity: Severity::Error,
+            message: format!("there is no secret `{}`", shown(name)),
+            hint: Some(match suggest::nearest(name, known.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!(
+                    "a stack has it in standfast.yaml, `secrets: {{{0}: {{file: FILE}}}}`; `workflow run` takes `--secret {0}=@FILE`",
+                    shown(name)
+                ),
+            }),
+            place: place.clone(),
+        });
+        Diagnostics { items: items.collect(), omitted: 0 }
+    }
 }
 
 /// Why an expression cannot be compiled.
@@ -133,9 +155,11 @@ fn finish(
         }
     }
     let has_errors = cx.reports.errors() > 0;
+    let secrets = std::mem::take(&mut cx.secrets).into_iter();
+    let secrets = secrets.map(|at| (at.value, cx.reports.place(at.span))).collect();
     let diagnostics = cx.reports.finish();
     match document {
-        Some(document) if !has_errors => Ok(LoadedDocument { document, warnings: diagnostics }),
+        Some(document) if !has_errors => Ok(LoadedDocument { document, warnings: diagnostics, secrets }),
         _ => Err(diagnostics),
     }
 }

@@ -25,7 +25,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use standfast_model::{Priority, Stamp};
 
-use crate::decide::{Seeing, Sight, unknown_task};
+use crate::decide::{Seeing, Sight, kept_secret, unknown_task};
 use crate::program::{HttpOutput, Language, Step, WAIT_MAX, WorkflowName, after};
 use crate::run::{Problem, Run, ScopeId};
 use crate::{World, decide::VALUE_BYTES_MAX};
@@ -224,7 +224,7 @@ pub(crate) fn request(world: &World<'_>, run: &Run, id: ScopeId, now: Stamp) -> 
         return Err(unknown_task(&scope.task));
     };
     // Expressions see the time at which the task was begun, so that a repeated request is the same.
-    let seeing = Seeing { world, run, now: scope.at };
+    let seeing = Seeing { world, run, now: scope.at, is_kept: false };
     let sight = Sight::of_scope(parent, task, scope);
     let key = run.key(id);
     let writing = Writing { seeing, sight, input: &scope.input, key: &key };
@@ -239,6 +239,11 @@ pub(crate) fn request(world: &World<'_>, run: &Run, id: ScopeId, now: Stamp) -> 
         Step::Subflow(subflow) => Request::Run(subflow::request(&writing, subflow)?),
         _ => return Err(unknown_task(&scope.task)),
     };
+    if let Request::Run(request) = &request
+        && let Some(name) = world.secrets.found_in(&request.input)
+    {
+        return Err(kept_secret(name, "the input of the other run"));
+    }
     let deadlines = run.holders(id).filter_map(|(_, scope)| scope.deadline);
     let own = match &task.step {
         Step::Mcp(call) => call.timeout,

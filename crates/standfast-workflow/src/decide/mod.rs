@@ -29,7 +29,7 @@ use standfast_model::workflow::bad_step_key;
 pub(crate) use interest::{Interest, at, interests, sign};
 pub(crate) use listen::{event_key, gather, is_full, nothing_yet};
 pub use sight::World;
-pub(crate) use sight::{Seeing, Sight, as_text, kind_of, over_limits, size_of};
+pub(crate) use sight::{Seeing, Sight, as_text, kept_secret, kind_of, over_limits, size_of};
 pub use signal::SIGNAL_TYPE;
 pub(crate) use signal::has_no_room;
 pub use undo::UNDO_BYTES_MAX;

@@ -9,6 +9,7 @@ use super::{Deciding, VALUE_BYTES_MAX};
 use crate::expression::{Evaluator, Filter};
 use crate::program::{FilterId, Form, Intake, Outlet, Program, SchemaId, Step, Task};
 use crate::run::{Phase, Problem, Run, Scope, ScopeId, Standard, State};
+use crate::secrets::Secrets;
 
 /// Most of an expression that a problem shows, in characters.
 const EXCERPT_MAX: usize = 80;
@@ -23,7 +24,7 @@ pub struct World<'w> {
     /// Where expressions are evaluated.
     pub evaluator: &'w Evaluator,
     /// What `$secrets` is.
-    pub secrets: &'w Value,
+    pub secrets: &'w Secrets,
     /// What `$runtime` is.
     pub runtime: &'w Value,
     /// Most events in a run's life, so that an endless loop ends.
@@ -76,6 +77,8 @@ pub(crate) struct Seeing<'s> {
     pub(crate) world: &'s World<'s>,
     pub(crate) run: &'s Run,
     pub(crate) now: Stamp,
+    /// Whether what expressions yield is kept with the run; else it is sent.
+    pub(crate) is_kept: bool,
 }
 
 impl<'s> Seeing<'s> {
@@ -86,16 +89,23 @@ impl<'s> Seeing<'s> {
 
     /// The same of an expression that is no part of what runs do.
     pub(crate) fn ask(&self, filter: &Filter, dot: &Value, sight: &Sight<'_>) -> Result<Value, Problem> {
-        if filter.variables().iter().any(|name| name == "secrets") {
+        let secrets = filter.variables().iter().any(|name| name == "secrets").then_some(self.world.secrets);
+        if secrets.is_some() {
             self.check_secrets(filter.text())?;
         }
         let values: Vec<Arc<Value>> =
             filter.variables().iter().map(|name| self.variable(name, sight)).collect();
         let values: Vec<&Value> = values.iter().map(AsRef::as_ref).collect();
-        self.world.evaluator.evaluate(filter, dot, &values, self.now).map_err(|why| {
-            let text: String = filter.text().chars().take(EXCERPT_MAX).collect();
-            Standard::Expression.problem(format!("`{text}`: {}", standfast_runtime::with_causes(&why)))
-        })
+        let excerpt = || filter.text().chars().take(EXCERPT_MAX).collect::<String>();
+        let yielded = self.world.evaluator.evaluate(filter, dot, &values, self.now).map_err(|why| {
+            let why = standfast_runtime::with_causes(&why);
+            let why = secrets.map_or_else(|| why.as_str().into(), |secrets| secrets.without_in_text(&why));
+            Standard::Expression.problem(format!("`{}`: {why}", excerpt()))
+        })?;
+        match secrets.filter(|_| self.is_kept).and_then(|secrets| secrets.found_in(&yielded)) {
+            Some(name) => Err(kept_secret(name, &format!("what `{}` yields", excerpt()))),
+            None => Ok(yielded),
+        }
     }
 
     /// Whether an expression yields true, or anything but false and null.
@@ -143,7 +153,7 @@ impl<'s> Seeing<'s> {
             "context" => Arc::clone(&self.run.context),
             "input" => sight.input.clone().unwrap_or_else(null),
             "output" => sight.output.clone().unwrap_or_else(null),
-            "secrets" => Arc::new(self.world.secrets.clone()),
+            "secrets" => Arc::clone(self.world.secrets.value()),
             "runtime" => Arc::new(self.world.runtime.clone()),
             "workflow" => Arc::new(self.workflow(sight)),
             "task" => Arc::new(self.task(sight)),
@@ -164,7 +174,7 @@ impl<'s> Seeing<'s> {
     fn check_secrets(&self, text: &str) -> Result<(), Problem> {
         let counted_on = self.world.program.part("/use/secrets").as_array().into_iter().flatten();
         let mut named = counted_on.filter_map(Value::as_str).filter(|name| text.contains(*name));
-        match named.find(|name| self.world.secrets.get(*name).is_none()) {
+        match named.find(|name| !self.world.secrets.has(name)) {
             Some(name) => Err(Standard::Authorization.problem(format!("there is no secret `{name}` here"))),
             None => Ok(()),
         }
@@ -349,7 +359,7 @@ impl<'s> Seeing<'s> {
 /// The same while a decision is made.
 impl Deciding<'_> {
     pub(crate) fn seeing(&self) -> Seeing<'_> {
-        Seeing { world: self.world, run: &self.run, now: self.now }
+        Seeing { world: self.world, run: &self.run, now: self.now, is_kept: true }
     }
 
     pub(crate) fn value(&self, id: FilterId, dot: &Value, sight: &Sight<'_>) -> Result<Value, Problem> {
@@ -391,6 +401,15 @@ impl Deciding<'_> {
     ) -> Result<(Arc<Value>, Option<Arc<Value>>), Problem> {
         self.seeing().put_out(output, export, raw, sight)
     }
+}
+
+/// Why a secret's value is not kept with a run.
+pub(crate) fn kept_secret(name: &str, what: &str) -> Problem {
+    let detail = format!(
+        "{what} holds the secret `{name}` and would be kept with the run: read it where it is sent, in the `with` of a call or in \
+         `use.authentications`"
+    );
+    Standard::Authorization.problem(detail)
 }
 
 /// A moment as the language describes it.

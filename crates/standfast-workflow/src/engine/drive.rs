@@ -267,6 +267,7 @@ impl Driving {
             let (engine, program) = (self.engine.clone(), Arc::clone(&self.program));
             let handle = self.asking.spawn(async move {
                 let answer = ask_one(&engine, &program, &run, scope).await;
+                let answer = engine.without_secrets(&program, answer);
                 (scope, answer)
             });
             self.asked.insert(scope, handle);
@@ -425,6 +426,7 @@ pub(super) async fn in_world<T: Send + 'static>(
     run: &Run,
     work: impl FnOnce(&World<'_>, &Run) -> T + Send + 'static,
 ) -> T {
+    engine.knows_secrets(program).await;
     if program.is_cheap() {
         return engine.with_world(program, |world| work(world, run));
     }

@@ -64,6 +64,7 @@ use crate::decide::{Cause, STEPS_MAX};
 use crate::expression::Evaluator;
 use crate::program::{Program, WorkflowName};
 use crate::run::{Problem, Run, RunId};
+use crate::secrets::Secrets;
 
 /// Longest key of a start, in bytes.
 const START_KEY_BYTES_MAX: usize = 256;
@@ -82,8 +83,8 @@ pub struct EngineConfig {
     pub kept_for: Duration,
     /// How long an event is kept for runs that begin to wait for it later.
     pub events_kept_for: Duration,
-    /// What `$secrets` is.
-    pub secrets: Value,
+    /// What `$secrets` is; `None` until [`Engine::set_secrets`] says so, and runs that read it wait till then.
+    pub secrets: Option<Secrets>,
     /// Most events in a run's life, so that an endless loop ends.
     pub steps_max: u64,
 }
@@ -96,7 +97,7 @@ impl Default for EngineConfig {
             sleep_after: Duration::from_secs(2),
             kept_for: KEPT_FOR,
             events_kept_for: EVENTS_KEPT_FOR,
-            secrets: Value::Object(serde_json::Map::new()),
+            secrets: Some(Secrets::default()),
             steps_max: STEPS_MAX,
         }
     }
@@ -114,6 +115,8 @@ struct Inner {
     evaluator: Evaluator,
     invoke: Arc<dyn Invoke>,
     config: EngineConfig,
+    /// `None` while they are not known.
+    secrets: watch::Sender<Option<Secrets>>,
     admission: Admission,
     runtime: Value,
     definitions: Mutex<Definitions>,
@@ -149,6 +152,7 @@ impl Engine {
         let journal = Journal::take_over(store, clock, config.kept_for).await?;
         let runtime =
             serde_json::json!({"name": "standfast", "version": env!("CARGO_PKG_VERSION"), "metadata": {}});
+        let secrets = watch::Sender::new(config.secrets.clone());
         let engine = Self(Arc::new(Inner {
             journal,
             clock,
@@ -156,6 +160,7 @@ impl Engine {
             evaluator,
             invoke,
             config,
+            secrets,
             admission: Admission::default(),
             runtime,
             definitions: Mutex::default(),
@@ -219,6 +224,11 @@ impl Engine {
         }
         self.0.is_told.store(true, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// From now on this is what `$secrets` is, also for what runs that go on ask next.
+    pub fn set_secrets(&self, secrets: Secrets) {
+        self.0.secrets.send_replace(Some(secrets));
     }
 
     /// The workflows that can be started.
@@ -407,11 +417,36 @@ impl Engine {
         drive::new_id(self.0.clock.now(), rng.bits(), rng.bits())
     }
 
+    /// Waits for what `$secrets` is, if a program reads it: runs go on before this process is told.
+    async fn knows_secrets(&self, program: &Program) {
+        if self.0.secrets.borrow().is_some() || !program.reads_secrets() {
+            return;
+        }
+        let _they_are_never_told = self.0.secrets.subscribe().wait_for(Option::is_some).await.is_err();
+    }
+
+    /// What was answered without secrets in it, so that it can be kept: a service may say again what it was told.
+    fn without_secrets(
+        &self,
+        program: &Program,
+        answer: Result<Arc<Value>, Problem>,
+    ) -> Result<Arc<Value>, Problem> {
+        let secrets = self.0.secrets.borrow().clone();
+        let Some(secrets) = secrets.filter(|secrets| secrets.hides_any() && program.reads_secrets()) else {
+            return answer;
+        };
+        match answer {
+            Ok(value) => Ok(secrets.without(value)),
+            Err(problem) => Err(secrets.without_in_problem(problem)),
+        }
+    }
+
     fn with_world<T>(&self, program: &Program, work: impl FnOnce(&World<'_>) -> T) -> T {
+        let secrets = self.0.secrets.borrow().clone().unwrap_or_default();
         work(&World {
             program,
             evaluator: &self.0.evaluator,
-            secrets: &self.0.config.secrets,
+            secrets: &secrets,
             runtime: &self.0.runtime,
             steps_max: self.0.config.steps_max,
         })

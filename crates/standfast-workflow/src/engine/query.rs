@@ -43,8 +43,9 @@ impl Engine {
         let mut sight = Sight::of_workflow(&run.input);
         sight.input = Some(Arc::clone(&run.input));
         self.with_world(program, |world| {
-            let world = World { secrets: &Value::Null, ..*world };
-            let seeing = Seeing { world: &world, run, now: self.clock().now() };
+            let none = Secrets::default();
+            let world = World { secrets: &none, ..*world };
+            let seeing = Seeing { world: &world, run, now: self.clock().now(), is_kept: false };
             let value = seeing.ask(filter, &dot, &sight);
             value.map_err(|why| Refused::Unfit(format!("the query `{name}` failed: {why}")))
         })

@@ -483,6 +483,11 @@ impl Program {
         self.filters.iter().all(Filter::is_cheap)
     }
 
+    /// Whether any of its expressions reads `$secrets`.
+    pub(crate) fn reads_secrets(&self) -> bool {
+        self.filters.iter().any(|filter| filter.variables().iter().any(|name| name == "secrets"))
+    }
+
     /// What the workflow is called.
     pub fn name(&self) -> &WorkflowName {
         &self.name

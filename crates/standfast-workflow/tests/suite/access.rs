@@ -18,7 +18,10 @@ use super::peer::{Peer, Seen, ok, status};
 use super::rig::Rig;
 
 async fn run(peer: &Peer, secrets: Value, text: &str) -> (Rig, Summary) {
-    let config = EngineConfig { secrets, ..EngineConfig::default() };
+    let config = EngineConfig {
+        secrets: Some(secrets.as_object().unwrap().clone().into()),
+        ..EngineConfig::default()
+    };
     let rig = Rig::over(Arc::new(MemoryStore::new(Clock::system())), config).await;
     let ended = rig.run(&text.replace("PEER", &peer.url), json!({"who": "you"})).await;
     (rig, ended)

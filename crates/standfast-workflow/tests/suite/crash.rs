@@ -64,7 +64,7 @@ impl Store for Mortal {
 const CALL: &str = "call: http\n      with: { method: post, endpoint: 'SERVICE/effect', body: '${ . }' }";
 
 /// What is tried, by name: every kind of task that has anything to lose.
-fn documents() -> Vec<(&'static str, String)> {
+pub(crate) fn documents() -> Vec<(&'static str, String)> {
     let call = |name: &str| format!("  - {name}:\n      {CALL}\n");
     let plain = |body: &str| format!("do:\n{body}");
     vec![
@@ -85,7 +85,7 @@ fn documents() -> Vec<(&'static str, String)> {
 }
 
 /// Output without what tells runs apart.
-fn comparable(summary: &Summary) -> (Status, Option<Value>, Option<u16>) {
+pub(crate) fn comparable(summary: &Summary) -> (Status, Option<Value>, Option<u16>) {
     fn without_headers(value: Value) -> Value {
         match value {
             Value::Object(fields) => fields
@@ -102,7 +102,7 @@ fn comparable(summary: &Summary) -> (Status, Option<Value>, Option<u16>) {
 }
 
 /// Lets `commits` commits through, crashes, and lets the run end over what was kept. `None` when it ended before the crash.
-async fn with_crash(
+pub(crate) async fn with_crash(
     document: &str,
     memory: Arc<dyn Store>,
     commits: i64,
@@ -129,7 +129,7 @@ async fn with_crash(
 }
 
 /// Starts by the same key once more and waits for the end, as a client does that was told nothing.
-async fn finish(document: &str, memory: Arc<dyn Store>, service: Service) -> (Summary, Service) {
+pub(crate) async fn finish(document: &str, memory: Arc<dyn Store>, service: Service) -> (Summary, Service) {
     let (_, summary, service) = with_crash(document, memory, i64::MAX, false, service).await;
     (summary.expect("nothing stops it"), service)
 }

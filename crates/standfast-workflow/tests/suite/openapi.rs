@@ -96,7 +96,10 @@ impl Shop {
         let definition = self.define(file, rest).await.unwrap();
         let name = definition.program.name().clone();
         let secrets = json!({"login": {"username": "ada", "password": "p"}});
-        let config = EngineConfig { secrets, ..EngineConfig::default() };
+        let config = EngineConfig {
+            secrets: Some(secrets.as_object().unwrap().clone().into()),
+            ..EngineConfig::default()
+        };
         let rig = Rig::over(Arc::new(MemoryStore::new(Clock::system())), config).await;
         rig.engine.define(definition).await.unwrap();
         let run = rig.start(&name, json!({"id": "a/b", "name": "Rex"})).await;

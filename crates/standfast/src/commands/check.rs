@@ -14,7 +14,11 @@ pub(crate) fn check(args: &StackJsonArgs, call: &Call) -> Result<u8, Failure> {
     if args.json {
         let (diagnostics, is_good) =
             match standfast_model::load(&args.stack.stack, &call.surroundings.variables) {
-                Ok(loaded) => (loaded.warnings, true),
+                Ok(loaded) => {
+                    let found = loaded.secrets.and(call.missing_secrets(&args.stack.stack, &loaded.stack));
+                    let is_good = found.is_empty();
+                    (found.and(loaded.warnings), is_good)
+                }
                 Err(found) => (found, false),
             };
         let answer = json!({"version": 1, "valid": is_good, "diagnostics": diagnostics.to_json()});

@@ -17,12 +17,13 @@ mod workflow_bulk;
 mod workflow_list;
 mod workflow_live;
 mod workflow_run;
+mod workflow_secrets;
 mod workflow_test;
 mod workflow_text;
 
 use std::path::Path;
 
-use standfast_model::{Otlp, Stack};
+use standfast_model::{Loaded, Otlp, Stack};
 use standfast_workflow::Definition;
 
 use crate::failure::Failure;
@@ -39,9 +40,13 @@ pub(crate) struct Call {
 impl Call {
     /// Reads and checks a stack and its workflows; warnings go to stderr.
     pub(crate) fn load(&self, stack: &Path) -> Result<Stack, Failure> {
-        let found = self.load_unchecked(stack)?;
-        self.check_workflows(stack, &found)?;
-        Ok(found)
+        let found = self.load_with_secrets(stack)?;
+        if found.secrets.has_errors() {
+            let why = "the stack has secrets that cannot be used";
+            return Err(Failure::input(why).detail(self.rendered(&found.secrets)));
+        }
+        self.check_workflows(stack, &found.stack)?;
+        Ok(found.stack)
     }
 
     /// Checks the documents of a stack's workflows.
@@ -49,25 +54,37 @@ impl Call {
         let mut known = Vec::new();
         for found in &stack.workflows {
             let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
-            known.push(workflow_test::check(&folder.join(&found.file), &found.text, self)?);
+            let file = folder.join(&found.file);
+            known.push(workflow_test::check(&file, &found.text, self)?);
+            self.refuse_missing(&file, &workflow_secrets::missing(&file, &found.text, &stack.secrets))?;
         }
         workflows_of_loads(stack, &known)
     }
 
-    /// Reads and checks a stack but for the documents of its workflows; warnings go to stderr.
+    /// Reads and checks a stack but for the documents of its workflows and its secrets; warnings go to stderr.
     pub(crate) fn load_unchecked(&self, stack: &Path) -> Result<Stack, Failure> {
-        let (stack, unread) = self.load_despite_workflows(stack)?;
-        unread.map_or(Ok(stack), Err)
+        self.load_with_secrets(stack).map(|found| found.stack)
     }
 
     /// The same for commands that do not need the workflows: why their documents cannot be read is told beside.
     pub(crate) fn load_despite_workflows(&self, stack: &Path) -> Result<(Stack, Option<Failure>), Failure> {
+        let (loaded, unread) = self.load_despite(stack)?;
+        Ok((loaded.stack, unread))
+    }
+
+    /// The same as [`Call::load_unchecked`], with what is wrong with its secrets.
+    fn load_with_secrets(&self, stack: &Path) -> Result<Loaded, Failure> {
+        let (loaded, unread) = self.load_despite(stack)?;
+        unread.map_or(Ok(loaded), Err)
+    }
+
+    fn load_despite(&self, stack: &Path) -> Result<(Loaded, Option<Failure>), Failure> {
         let loaded = standfast_model::load_despite_workflows(stack, &self.surroundings.variables);
         let (loaded, unread) = loaded.map_err(|found| self.wrong(&found))?;
         if !loaded.warnings.is_empty() {
             self.output.note(self.rendered(&loaded.warnings).trim_end());
         }
-        Ok((loaded.stack, unread.map(|found| self.wrong(&found))))
+        Ok((loaded, unread.map(|found| self.wrong(&found))))
     }
 
     fn wrong(&self, found: &standfast_model::Diagnostics) -> Failure {

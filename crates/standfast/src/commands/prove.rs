@@ -146,6 +146,7 @@ async fn run(stack: &Stack, args: &ProveArgs, stop: &Stop, call: &Call) -> Resul
         executable: call.surroundings.executable.clone(),
         public: ([127, 0, 0, 1], 0).into(),
         metrics: None,
+        workflow_keys: Vec::new(),
         otlp: None,
         environment: call.surroundings.variables.clone(),
         scratch: Some(Scratch { lease: LEASE }),

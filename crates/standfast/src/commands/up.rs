@@ -62,12 +62,16 @@ pub(crate) fn build_failure(failure: &BuildFailure) -> Failure {
 async fn start(place: &Place, args: &UpArgs, attached: bool, call: &Call) -> Result<Running, Failure> {
     let clock = Clock::system();
     let started = clock.now();
+    let workflow_keys: Vec<_> =
+        args.workflow_key.iter().map(|file| call.surroundings.working_dir.join(file)).collect();
+    super::workflow_secrets::read_keys(&workflow_keys)?;
     let options = LaunchOptions {
         state_dir: place.state_dir.clone(),
         executable: call.surroundings.executable.clone(),
         public: args.listen,
         metrics: args.metrics,
         otlp: call.otlp(),
+        workflow_keys,
         environment: call.surroundings.variables.clone(),
         scratch: None,
         plant: None,
@@ -85,6 +89,9 @@ async fn start(place: &Place, args: &UpArgs, attached: bool, call: &Call) -> Res
         call.output.note(format!("stack `{}` runs already: attached", place.stack.name));
         if args.metrics.is_some() {
             call.output.note("--metrics has no effect: it is for the start");
+        }
+        if !args.workflow_key.is_empty() {
+            call.output.note("--workflow-key has no effect: it is for the start");
         }
         if changes > 0 {
             let hint = format!("standfast plan {}", place.named);

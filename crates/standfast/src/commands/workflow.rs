@@ -44,7 +44,10 @@ fn check(args: &WorkflowCheckArgs, call: &Call) -> Result<u8, Failure> {
     let (mut errors, mut wrong) = (0, 0);
     for file in &files {
         let (document, found) = match check_document(file) {
-            Ok(loaded) => (Some(loaded.document), loaded.warnings),
+            Ok(loaded) => match super::workflow_secrets::missing_beside(file, &loaded, call) {
+                missing if missing.is_empty() => (Some(loaded.document), loaded.warnings),
+                missing => (None, missing.and(loaded.warnings)),
+            },
             Err(found) => (None, found),
         };
         errors += count(&found);

@@ -28,7 +28,8 @@ pub(super) fn change(
         return Err(Failure::input("it is not said which runs are meant").hint(hint));
     }
     let is_dry = !args.yes;
-    let place = call.place(&StackArgs { stack: stack.stack.clone(), state: stack.state.clone() })?;
+    let place =
+        call.place_despite_workflows(&StackArgs { stack: stack.stack.clone(), state: stack.state.clone() })?;
     let (runs, is_whole) = call.block_on(async {
         let (running, _) = place.running().await?;
         let mut progress = (!is_dry).then(|| call.output.progress(format!("{verb}: looking for runs")));

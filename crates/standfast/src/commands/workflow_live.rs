@@ -197,7 +197,8 @@ pub(super) fn ask(
     limit: Duration,
     call: &Call,
 ) -> Result<Value, Failure> {
-    let place = call.place(&StackArgs { stack: stack.stack.clone(), state: stack.state.clone() })?;
+    let place =
+        call.place_despite_workflows(&StackArgs { stack: stack.stack.clone(), state: stack.state.clone() })?;
     call.block_on(async {
         let (running, _) = place.running().await?;
         asked(&running.node, method, path, key, body, limit).await

@@ -5,11 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use standfast_runtime::{Clock, Tasks};
 use standfast_store::{EmbeddedOptions, EmbeddedStore, MemoryStore, Store};
 use standfast_workflow::{
-    Direct, Engine, EngineConfig, Evaluator, EvaluatorConfig, Refused, RunId, Shown, Status, Summary,
+    Direct, Engine, EngineConfig, Evaluator, EvaluatorConfig, Refused, RunId, Secrets, Shown, Status,
+    Summary, sealed,
 };
 
 use super::Call;
@@ -41,19 +42,17 @@ pub(super) fn run(args: &WorkflowRunArgs, call: &Call) -> Result<u8, Failure> {
     let main = definition(&args.file, call)?;
     let others = args.with.iter().map(|file| definition(file, call)).collect::<Result<Vec<_>, _>>()?;
     let input = read_input(args.input.as_ref(), args.input_file.as_ref())?;
-    let secrets = match &args.secrets {
-        Some(file) => read_json(file, "the secrets")?,
-        None => json!({}),
-    };
-    if !secrets.is_object() {
-        return Err(Failure::input("the secrets must be a JSON object: {\"name\": \"value\"}"));
-    }
+    let secrets = read_secrets(args, call)?;
+    call.refuse_missing_secrets(&args.file, &secrets)?;
+    let secrets = Some(Secrets::from(secrets));
+    let keys = super::workflow_secrets::read_keys(&args.workflow_key)?;
     call.block_on(async {
         let (clock, tasks) = (Clock::system(), Tasks::new());
         let store: Arc<dyn Store> = match &args.store {
             Some(folder) => Arc::new(open_store(folder, clock).await?),
             None => Arc::new(MemoryStore::new(clock)),
         };
+        let store = sealed(store, keys).await.map_err(|why| Failure::input(why.to_string()))?;
         let config = EngineConfig { secrets, ..EngineConfig::default() };
         let invoke = Arc::new(Direct::new(clock));
         let engine = Engine::open(store, clock, tasks.clone(), evaluator(call), invoke, config)
@@ -70,6 +69,50 @@ pub(super) fn run(args: &WorkflowRunArgs, call: &Call) -> Result<u8, Failure> {
         let Some(summary) = ended? else { return interrupted(args, id, call) };
         report(&summary, &shown?, args, call)
     })
+}
+
+/// What `$secrets` is.
+fn read_secrets(args: &WorkflowRunArgs, call: &Call) -> Result<Map<String, Value>, Failure> {
+    let mut secrets = match args.secrets.as_ref().map(|file| read_json(file, "the secrets")).transpose()? {
+        Some(Value::Object(secrets)) => secrets,
+        Some(_) => {
+            return Err(Failure::input("the secrets must be a JSON object: {\"name\": \"value\"}"));
+        }
+        None => Map::new(),
+    };
+    for given in &args.secret {
+        let (name, value) = match given.split_once('=') {
+            None => match call.surroundings.variables.get(given) {
+                Some(value) => (given.as_str(), value.clone()),
+                None => {
+                    let hint = format!("set it, or name a file: --secret {given}=@FILE");
+                    let why = format!("the environment has no variable `{given}` for --secret");
+                    return Err(Failure::input(why).hint(hint));
+                }
+            },
+            Some((name, rest)) => match rest.strip_prefix('@') {
+                Some(file) => {
+                    let text = std::fs::read_to_string(file).map_err(|why| {
+                        Failure::input(format!("cannot read the secret `{name}` from {file}")).because(&why)
+                    })?;
+                    (name, text.trim_end_matches(['\n', '\r']).to_owned())
+                }
+                // It would be in the list of processes and in the shell's history.
+                None => {
+                    let hint = format!(
+                        "put it into a file: --secret {name}=@FILE, or into the environment: --secret {name}"
+                    );
+                    let why = format!("the secret `{name}` cannot be given on the command line");
+                    return Err(Failure::input(why).hint(hint));
+                }
+            },
+        };
+        if name.is_empty() {
+            return Err(Failure::input("a secret without a name").hint("--secret NAME=@FILE"));
+        }
+        secrets.insert(name.to_owned(), Value::String(value));
+    }
+    Ok(secrets)
 }
 
 async fn open_store(folder: &Path, clock: Clock) -> Result<EmbeddedStore, Failure> {
