@@ -9,6 +9,7 @@ use super::{Engine, Refused};
 use crate::decide::{SIGNAL_TYPE, Seeing, Sight, World};
 use crate::program::Program;
 use crate::run::{Run, RunId};
+use crate::secrets::Secrets;
 
 impl Engine {
     /// What a query of the run's document yields about the run as it is, or as it ended.

@@ -61,18 +61,14 @@ impl Call {
         workflows_of_loads(stack, &known)
     }
 
-    /// Reads and checks a stack but for the documents of its workflows and its secrets; warnings go to stderr.
-    pub(crate) fn load_unchecked(&self, stack: &Path) -> Result<Stack, Failure> {
-        self.load_with_secrets(stack).map(|found| found.stack)
-    }
-
-    /// The same for commands that do not need the workflows: why their documents cannot be read is told beside.
+    /// Reads and checks a stack but for the documents of its workflows and its secrets, for commands that need neither: why documents
+    /// cannot be read is told beside; warnings go to stderr.
     pub(crate) fn load_despite_workflows(&self, stack: &Path) -> Result<(Stack, Option<Failure>), Failure> {
         let (loaded, unread) = self.load_despite(stack)?;
         Ok((loaded.stack, unread))
     }
 
-    /// The same as [`Call::load_unchecked`], with what is wrong with its secrets.
+    /// The same for those that need them, with what is wrong with its secrets.
     fn load_with_secrets(&self, stack: &Path) -> Result<Loaded, Failure> {
         let (loaded, unread) = self.load_despite(stack)?;
         unread.map_or(Ok(loaded), Err)
