@@ -64,7 +64,7 @@ mod tests {
             fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
         };
         write("first-value\n");
-        let text = "services: {a: {command: [a]}}\nsecrets: {key: {file: key}}\n";
+        let text = "name: shop\nservices: {a: {command: [a]}}\nsecrets: {key: {file: key}}\n";
         let stack = standfast_model::parse(text, folder.path(), &Disk, &BTreeMap::new()).unwrap().stack;
         let mut secrets = StackSecrets::default();
         assert!(secrets.read(&stack) && !secrets.read(&stack));
