@@ -236,7 +236,8 @@ impl Driving {
 
     /// A run as it is, to go on from at once when it is read back.
     fn snapshot(&self, run: &Run) -> Sleeper {
-        Sleeper::of(run, self.program.name(), self.last, listens(run), Some(run.changed_at))
+        let crowded = self.is_crowded.then_some(self.program.priority);
+        Sleeper::of(run, self.program.name(), self.last, listens(run), Some(run.changed_at)).crowded(crowded)
     }
 
     fn keep(&mut self, records: u64) {

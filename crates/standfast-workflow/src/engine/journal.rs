@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use standfast_model::Stamp;
+use standfast_model::{Priority, Stamp};
 use standfast_runtime::{Backoff, Clock, Rng};
 use standfast_store::{Batch, CommitError, Is, Page, ReadError, Scan, Space, Store, Version};
 
@@ -108,6 +108,9 @@ pub(super) struct Sleeper {
     pub(super) due: Option<Stamp>,
     /// Whether it waits for events.
     pub(super) listens: bool,
+    /// Of one for which there was no room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) crowded: Option<Priority>,
     /// Where its last record is.
     pub(super) last: Option<u64>,
     pub(super) workflow: WorkflowName,
@@ -180,14 +183,26 @@ struct Ended {
 /// What is found when a store is taken over.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    /// Runs that sleep: when they are due, and whether they wait for events.
-    pub(super) sleeping: Vec<(RunId, Option<Stamp>, bool)>,
+    /// Runs that sleep.
+    pub(super) sleeping: Vec<Sleeping>,
     /// Those of them that are parked.
     pub(super) parked: Vec<RunId>,
     /// Runs to which something happened since they were put to sleep, or that never were.
     pub(super) awake: Vec<Left>,
     /// Events of runs that may not have been given out yet.
     pub(super) emitted: Vec<Arc<Value>>,
+}
+
+/// A run that sleeps.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sleeping {
+    pub(super) id: RunId,
+    /// When it is due.
+    pub(super) due: Option<Stamp>,
+    /// Whether it waits for events.
+    pub(super) listens: bool,
+    /// Of one for which there was no room.
+    pub(super) crowded: Option<Priority>,
 }
 
 /// A run that went on when the process before ended.
@@ -478,7 +493,8 @@ impl Journal {
         for (id, head) in sleepers {
             // What happened after it was put to sleep is in the journal.
             if !awake.contains_key(&id) {
-                found.sleeping.push((id, head.due, head.listens));
+                let Head { due, listens, crowded, .. } = head;
+                found.sleeping.push(Sleeping { id, due, listens, crowded });
                 found.parked.extend(head.is_parked.then_some(id));
             }
         }
@@ -599,7 +615,13 @@ impl Sleeper {
         listens: bool,
         due: Option<Stamp>,
     ) -> Self {
-        Self { v: FORMAT, due, listens, last, workflow: workflow.clone(), run: run.clone() }
+        let (workflow, run) = (workflow.clone(), run.clone());
+        Self { v: FORMAT, due, listens, crowded: None, last, workflow, run }
+    }
+
+    /// The same run, for which there was no room.
+    pub(super) fn crowded(self, priority: Option<Priority>) -> Self {
+        Self { crowded: priority, ..self }
     }
 }
 
@@ -609,15 +631,20 @@ struct Head {
     due: Option<Stamp>,
     listens: bool,
     is_parked: bool,
+    crowded: Option<Priority>,
     records: u64,
 }
 
-/// Bytes before a sleeper's own: 1 of format, 1 of [`LISTENS`] and [`PARKED`], 8 when it is due, 8 how many records it has.
+/// Bytes before a sleeper's own: 1 of format, 1 of flags, 8 when it is due, 8 how many records it has.
 const HEAD_BYTES: usize = 18;
 /// It waits for events.
 const LISTENS: u8 = 1;
 /// It is parked.
 const PARKED: u8 = 2;
+/// There was no room for it, and its priority is normal; that or another one stands in these bits.
+const CROWDED: u8 = 4;
+const CROWDED_HIGH: u8 = 8;
+const CROWDED_LOW: u8 = 16;
 
 impl Head {
     fn read(bytes: &[u8]) -> Result<Self, JournalError> {
@@ -629,7 +656,13 @@ impl Head {
         let number = |from: usize| sequence_of(&head[from..from + 8]);
         let due = Some(number(2)).filter(|due| *due != u64::MAX).map(Stamp::from_micros);
         let (listens, is_parked) = (head[1] & LISTENS != 0, head[1] & PARKED != 0);
-        Ok(Self { due, listens, is_parked, records: number(10) })
+        let crowded = match head[1] & (CROWDED | CROWDED_HIGH | CROWDED_LOW) {
+            CROWDED => Some(Priority::Normal),
+            CROWDED_HIGH => Some(Priority::High),
+            CROWDED_LOW => Some(Priority::Low),
+            _ => None,
+        };
+        Ok(Self { due, listens, is_parked, crowded, records: number(10) })
     }
 }
 
@@ -637,7 +670,13 @@ fn put_sleeper(batch: Batch, sleeper: &Sleeper) -> Result<Batch, JournalError> {
     let mut bytes = Vec::with_capacity(1_024);
     bytes.push(FORMAT as u8);
     let is_parked = sleeper.run.parked.is_some();
-    bytes.push(if sleeper.listens { LISTENS } else { 0 } | if is_parked { PARKED } else { 0 });
+    let crowded = match sleeper.crowded {
+        None => 0,
+        Some(Priority::Low) => CROWDED_LOW,
+        Some(Priority::Normal) => CROWDED,
+        Some(Priority::High) => CROWDED_HIGH,
+    };
+    bytes.push(if sleeper.listens { LISTENS } else { 0 } | if is_parked { PARKED } else { 0 } | crowded);
     bytes.extend_from_slice(&sleeper.due.map_or(u64::MAX, Stamp::as_micros).to_be_bytes());
     bytes.extend_from_slice(&sleeper.run.records.to_be_bytes());
     serde_json::to_writer(&mut bytes, sleeper).map_err(|why| JournalError::Unreadable(why.to_string()))?;

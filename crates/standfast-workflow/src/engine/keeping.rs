@@ -20,17 +20,17 @@ impl Engine {
         let found = self.0.journal.recover().await?;
         let now = self.0.clock.now();
         let mut due =
-            found.sleeping.iter().filter(|(_, due, _)| due.is_some_and(|due| due <= now)).peekable();
+            found.sleeping.iter().filter(|asleep| asleep.due.is_some_and(|due| due <= now)).peekable();
         let is_any = !found.awake.is_empty() || !found.emitted.is_empty() || due.peek().is_some();
         let mut takeover = self.take_over(is_any).await?;
-        takeover.suspects(due.map(|(id, _, _)| *id));
+        takeover.suspects(due.map(|asleep| asleep.id));
         let mut listening = Vec::new();
-        for (id, due, listens) in found.sleeping {
+        for journal::Sleeping { id, due, listens, crowded } in found.sleeping {
             if listens {
                 self.events().may_want_any(id);
                 listening.push(id);
             }
-            self.runs().falls_asleep(id, due, None);
+            self.runs().falls_asleep(id, due, crowded);
         }
         for id in found.parked {
             if let Some(run) = self.0.journal.sleeper(id).await?.map(|sleeper| sleeper.run)

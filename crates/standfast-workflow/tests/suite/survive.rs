@@ -136,6 +136,42 @@ async fn runs_that_wait_for_others_leave_these_room() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_room_keeps_its_priority_over_a_crash() {
+    let config = EngineConfig { awake_max: 1, ..EngineConfig::default() };
+    let memory = memory();
+    let rig = Rig::over(Arc::clone(&memory), config.clone()).await;
+    // It takes connections and never answers: who asks it keeps its place in memory.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}/", silent.local_addr().unwrap());
+    let asks = format!("do:\n  - a: {{ call: http, with: {{ method: get, endpoint: '{endpoint}' }} }}\n");
+    let holds = rig.define("holds", &asks).await;
+    let quick = |priority: &str| {
+        let call = "call: http, with: { method: post, endpoint: SERVICE/x }";
+        format!("  metadata: {{ standfast: {{ priority: {priority} }} }}\ndo:\n  - a: {{ {call} }}\n")
+    };
+    let mut names = Vec::new();
+    for priority in ["low", "normal", "high"] {
+        names.push(rig.define(priority, &quick(priority)).await);
+    }
+    let first = rig.start(&holds, Value::Null).await;
+    let mut ids = Vec::new();
+    for name in &names {
+        ids.push(rig.start(name, Value::Null).await);
+    }
+    assert_eq!(rig.engine.counts(), (1, 3));
+    let service = rig.crash().await;
+    let rig = Rig::beside(memory, config, service).await;
+    assert_eq!(rig.engine.counts(), (1, 3));
+    rig.engine.cancel(first, "room is needed").await.unwrap();
+    let mut ended = Vec::new();
+    for id in ids {
+        ended.push(rig.end(id).await.changed_at);
+    }
+    let [low, normal, high] = ended[..] else { panic!("{ended:?}") };
+    assert!(high < normal && normal < low, "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_asks_for_another_before_the_new_process_is_told_which_there_are() {
     let memory = memory();
     let rig = Rig::over(Arc::clone(&memory), EngineConfig::default()).await;
