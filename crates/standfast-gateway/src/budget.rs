@@ -3,8 +3,8 @@
 
 use standfast_model::Stamp;
 
-/// The share of requests that may cause one more attempt.
-const SHARE: f64 = 0.2;
+/// The share of requests that may cause one more attempt. With what was saved up before, a storm stays under a fifth.
+const SHARE: f64 = 0.19;
 /// Attempts a second that are allowed at least, so that a quiet service can retry at all.
 const FLOOR_PER_SECOND: f64 = 10.0;
 /// What can be saved up.
@@ -79,8 +79,8 @@ mod tests {
 
     #[test]
     fn extra_attempts_are_bounded_by_the_share_or_the_floor_if_that_is_more() {
-        // 20 % of 10,000, and the first second's 10.
-        assert!((2_000..=2_011).contains(&given(10)), "{}", given(10));
+        // 19 % of 10,000, and the first second's 10.
+        assert!((1_900..=1_911).contains(&given(10)), "{}", given(10));
         // 10 a second: at 10 requests a second that is one each.
         assert!((9_990..=10_011).contains(&given(1_000)), "{}", given(1_000));
     }
