@@ -229,7 +229,9 @@ async fn a_caller_that_goes_away_while_a_run_is_woken_leaves_it_driven() {
         let mut asking = Box::pin(rig.engine.hold(*id));
         tokio::select! { biased; _ = &mut asking => {} () = std::future::ready(()) => {} }
         drop(asking);
-        rig.clock.timeout(PATIENCE, rig.engine.resume(*id)).await.unwrap().unwrap();
+        let resumed = rig.clock.timeout(PATIENCE, rig.engine.resume(*id)).await.unwrap();
+        // On a busy machine its time may be over before it is its turn here.
+        assert!(matches!(resumed, Ok(_) | Err(Refused::Ended(_))), "{resumed:?}");
     }
     for id in ids {
         assert_eq!(rig.end(id).await.status, Status::Completed);
