@@ -26,6 +26,8 @@ const STOP_MAX: Duration = Duration::from_secs(30);
 const GONE_MAX: Duration = Duration::from_secs(5);
 /// How long to wait between two looks at whether all is ready.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
+/// How much of a log is told of one that did not come up.
+const LAST_LINES: usize = 6;
 
 /// How a stack is to be started.
 #[derive(Debug, Clone)]
@@ -196,14 +198,36 @@ impl Running {
             self.clock.sleep(LOOK_EVERY).await;
         }
     }
+}
 
-    /// The last lines of the agent's or the node's own log.
-    pub fn last_words(&self, log: &str) -> String {
-        let path = self.agent.state_dir().join("logs").join(log);
-        let text =
-            std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().rev().take(5).collect();
-        if lines.is_empty() { "none".into() } else { lines.into_iter().rev().collect::<Vec<_>>().join(" | ") }
+/// What the agent or the node of a state folder last said in its own log: the error with which it last ended if that is the last of it,
+/// else the last lines.
+pub fn last_words(state_dir: &Path, log: &str) -> String {
+    let path = state_dir.join("logs").join(log);
+    let text =
+        std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().map(without_frame).collect();
+    let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
+    if last.is_empty() {
+        return "none".into();
+    }
+    match last.iter().rposition(|line| line.starts_with("error: ")) {
+        Some(at) => last[at..].join("; "),
+        None => last.join(" | "),
+    }
+}
+
+/// A line of a log without what the agent puts before it: the time, who said it, where, and how long it is.
+fn without_frame(line: &str) -> &str {
+    let mut parts = line.splitn(5, ' ');
+    let frame = (parts.next(), parts.next(), parts.next(), parts.next(), parts.next());
+    match frame {
+        (Some(_), Some(_), Some("err" | "out"), Some(length), Some(said))
+            if length.parse::<u64>().is_ok() =>
+        {
+            said.trim()
+        }
+        _ => line,
     }
 }
 
@@ -250,7 +274,7 @@ pub async fn launch(
         check_ports(stack, options)?;
         start(stack, options)?;
     }
-    let last_words = |log: &str| running.last_words(log);
+    let last_words = |log: &str| last_words(&options.state_dir, log);
     if let Err(source) = running.agent.wait_until_up(AGENT_START_MAX).await {
         return Err(LaunchError::Agent { last_words: last_words("agent.log"), source });
     }
@@ -316,4 +340,24 @@ fn start(stack: &Stack, options: &LaunchOptions) -> Result<(), LaunchError> {
 fn workers() -> u16 {
     std::thread::available_parallelism()
         .map_or(2, |cores| u16::try_from(cores.get()).unwrap_or(8).clamp(2, 8))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_words_are_the_last_error_without_what_stands_around_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let said = |text: &str| {
+            std::fs::create_dir_all(folder.path().join("logs")).unwrap();
+            std::fs::write(folder.path().join("logs/node.log"), text).unwrap();
+            last_words(folder.path(), "node.log")
+        };
+        assert_eq!(last_words(folder.path(), "node.log"), "none");
+        let ended = "2026-11-23T23:26:59.335Z _node.27 err 24 error: the node stopped\n\
+                     2026-11-23T23:26:59.335Z _node.27 err 80   because: the key is missing\n";
+        assert_eq!(said(&ended.repeat(3)), "error: the node stopped; because: the key is missing");
+        assert_eq!(said("first\nsecond\n"), "first | second");
+    }
 }

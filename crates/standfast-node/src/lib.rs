@@ -45,7 +45,7 @@ pub use build::{BuildError, Node, build, run_agent, run_node};
 pub use client::{AdminClient, AdminError};
 pub use fault_key::{FaultKeyError, read_fault_key};
 pub use gateway_client::GatewayClient;
-pub use launch::{LaunchError, LaunchOptions, Running, Scratch, launch};
+pub use launch::{LaunchError, LaunchOptions, Running, Scratch, last_words, launch};
 pub use machine::limits_limitation;
 #[cfg(feature = "planted-bugs")]
 pub use plant::PLANTS;

@@ -193,3 +193,13 @@ fn answer(seen: &mut Seen, request: &Request<Bytes>) -> Response<Bytes> {
     });
     answer_json(StatusCode::OK, &told)
 }
+
+/// What all files of a folder hold.
+pub(crate) fn all_bytes(folder: &Path) -> Vec<u8> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        all.extend(if path.is_dir() { all_bytes(&path) } else { std::fs::read(&path).unwrap() });
+    }
+    all
+}

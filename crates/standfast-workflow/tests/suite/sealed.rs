@@ -10,7 +10,7 @@ use standfast_store::{Batch, MemoryStore, Scan, Space, Store};
 use standfast_workflow::{EngineConfig, Keys, SealError, Status, sealed};
 
 use super::crash::{comparable, documents, effects, finish, with_crash};
-use super::rig::{Rig, Service, embedded};
+use super::rig::{Rig, Service, all_bytes, embedded};
 
 /// What no file may hold.
 const PAYLOAD: &str = "a-payload-that-is-nobodys-business";
@@ -43,15 +43,6 @@ impl Files {
 
 fn memory() -> Arc<dyn Store> {
     Arc::new(MemoryStore::new(Clock::system()))
-}
-
-fn all_bytes(folder: &Path) -> Vec<u8> {
-    let mut all = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        all.extend(if path.is_dir() { all_bytes(&path) } else { std::fs::read(&path).unwrap() });
-    }
-    all
 }
 
 fn holds(folder: &Path, text: &str) -> bool {

@@ -1,6 +1,5 @@
 //! What is secret is in nothing that is kept, shown or told, whatever becomes of a run; and runs wait until it is known.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
@@ -10,7 +9,7 @@ use standfast_store::{MemoryStore, Store};
 use standfast_workflow::{EngineConfig, Refused, Secrets, Status, Summary};
 
 use super::crash::{Mortal, effects};
-use super::rig::{PATIENCE, Rig, Service, embedded};
+use super::rig::{PATIENCE, Rig, Service, all_bytes, embedded};
 
 /// What no file may hold.
 const VALUE: &str = "hunter2-hunter2";
@@ -50,15 +49,6 @@ async fn a_secret_that_a_service_says_again_is_in_no_file_of_the_store() {
     let holds = |text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
     assert!(holds("[secret key]"), "the records are not found: is the store packed?");
     assert!(!holds(VALUE), "the secret is in a file of the store");
-}
-
-fn all_bytes(folder: &Path) -> Vec<u8> {
-    let mut all = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        all.extend(if path.is_dir() { all_bytes(&path) } else { std::fs::read(&path).unwrap() });
-    }
-    all
 }
 
 #[tokio::test]

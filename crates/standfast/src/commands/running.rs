@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use standfast_model::Stack;
-use standfast_node::{AdminError, LaunchError, Running, SettingsError};
+use standfast_node::{AdminError, LaunchError, Running, SettingsError, last_words};
 use standfast_platform::local::{AgentError, AgentInfo};
 use standfast_runtime::http::ClientError;
 use standfast_runtime::{Clock, Net};
@@ -119,6 +119,11 @@ impl Place {
     }
 }
 
+/// Whether who was asked is there, and has not answered in time.
+fn has_timed_out(source: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(source.downcast_ref::<ClientError>(), Some(ClientError::TimedOut { .. }))
+}
+
 /// The kind of the input or output error that an error comes from.
 fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<ErrorKind> {
     let mut cause = Some(error);
@@ -153,8 +158,16 @@ pub(crate) fn admin_failure(what: &str, error: &AdminError) -> Failure {
         AdminError::NoGateway { .. } => Failure::input(what)
             .because(error)
             .hint("the address is what `standfast gateway --admin` was given"),
-        AdminError::Unreachable { .. } => Failure::because_of(what, error)
-            .hint("standfast logs shows what the services print; try again in a second"),
+        AdminError::Unreachable { source, .. } if has_timed_out(&**source) => Failure::because_of(what, error)
+            .hint("standfast status says whether it waits, for room on its disk for example; a start with --key may be sent again"),
+        AdminError::Unreachable { socket, .. } => {
+            let said = socket.parent().map(|state_dir| last_words(state_dir, "node.log"));
+            let hint = match said.filter(|said| said.starts_with("error: ")) {
+                Some(said) => format!("it is started anew all the time; it last ended with {said}"),
+                None => "standfast logs shows what the services print; try again in a second".to_owned(),
+            };
+            Failure::because_of(what, error).hint(hint)
+        }
     }
 }
 
