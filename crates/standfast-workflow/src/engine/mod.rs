@@ -250,7 +250,6 @@ impl Engine {
         self.start_program(program, input, key, None).await
     }
 
-    /// Starts a run, for a task of another run or nobody's.
     /// What names a start in the store.
     fn start_key(name: &WorkflowName, key: Option<&str>) -> Result<Option<Arc<str>>, Refused> {
         match key {
@@ -262,6 +261,7 @@ impl Engine {
         }
     }
 
+    /// Starts a run, for a task of another run or nobody's.
     async fn start_program(
         &self,
         program: Arc<Program>,

@@ -8,6 +8,7 @@ mod crash;
 mod documents;
 mod engine;
 mod events;
+mod full;
 mod grpc;
 mod kill;
 mod lifecycle;
