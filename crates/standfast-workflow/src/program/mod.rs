@@ -17,7 +17,7 @@ use serde_json::Value;
 use standfast_model::Priority;
 pub(crate) use standfast_model::workflow::{Await, Failures, HttpOutput, Parallel, Period, Read};
 
-pub(crate) use asyncapi::Publication;
+pub(crate) use asyncapi::{Channel, Wire};
 pub use compile::{Incomplete, Unsupported, compile, compile_with};
 pub(crate) use cron::Cron;
 pub(crate) use form::{Address, Form};
@@ -294,6 +294,31 @@ pub(crate) struct Listen {
     pub(crate) to: Events,
     pub(crate) read: Read,
     pub(crate) each: Option<ForEach>,
+    /// Where they come from, if they are messages of a channel.
+    pub(crate) channel: Option<Box<Subscription>>,
+}
+
+/// A channel whose messages are received.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    pub(crate) channel: Channel,
+    pub(crate) variables: Option<Form>,
+    pub(crate) access: Option<Access>,
+    /// Which messages count.
+    pub(crate) filter: Option<FilterId>,
+    pub(crate) enough: Enough,
+    /// For how long.
+    pub(crate) period: Option<Length>,
+}
+
+/// How many messages are received.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Enough {
+    Amount(u32),
+    /// As long as this holds of all that were taken, asked after each.
+    While(FilterId),
+    /// Until this holds of all that were taken, asked before each.
+    Until(FilterId),
 }
 
 /// Which events.
@@ -363,7 +388,7 @@ pub(crate) struct OpenApi {
 /// A message that is sent as an `AsyncAPI` document has it.
 #[derive(Debug)]
 pub(crate) struct Publish {
-    pub(crate) publication: Publication,
+    pub(crate) channel: Channel,
     pub(crate) variables: Option<Form>,
     pub(crate) payload: Option<Form>,
     pub(crate) headers: Option<Form>,

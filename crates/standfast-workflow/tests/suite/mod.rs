@@ -12,6 +12,7 @@ mod full;
 mod grpc;
 mod kill;
 mod lifecycle;
+mod mqtt;
 mod openapi;
 mod options;
 mod parked;
