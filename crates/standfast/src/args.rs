@@ -12,7 +12,7 @@ pub(crate) use crate::workflow_args::{
     WorkflowArgs, WorkflowChangeArgs, WorkflowCheckArgs, WorkflowCommand, WorkflowEventArgs,
     WorkflowFilterArgs, WorkflowListArgs, WorkflowManyArgs, WorkflowOneArgs, WorkflowQueryArgs,
     WorkflowRedoArgs, WorkflowRenderArgs, WorkflowRetryArgs, WorkflowRunArgs, WorkflowSignalArgs,
-    WorkflowStartArgs, WorkflowStuckArgs, WorkflowTestArgs,
+    WorkflowSchedulesArgs, WorkflowStartArgs, WorkflowStuckArgs, WorkflowTestArgs,
 };
 
 /// Runs services so that they hold under load and failure, and proves it before production does.

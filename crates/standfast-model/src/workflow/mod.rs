@@ -14,6 +14,7 @@ mod options;
 mod outside;
 mod period;
 mod policy;
+mod schedule;
 mod task;
 mod value;
 
@@ -31,6 +32,7 @@ pub use options::{Failures, Parallel, STEP_KEY_BYTES_MAX, TaskOptions, WorkflowO
 pub use outside::{parse_data, parse_function};
 pub use period::{Delay, Period};
 pub use policy::{Attempts, Backoff, Jitter, Retry, Timeout};
+pub use schedule::{CATCH_UP_MIN, CatchUp, JITTER_MAX, Overlap, ScheduleOptions, TimeZoneName};
 pub use task::{
     A2a, AgentMethod, AsyncApi, AsyncOperation, Await, Call, Case, Catch, Cleanup, Consume, Container, Emit,
     ErrorDefinition, ErrorFilter, For, Fork, Function, Grpc, Http, HttpOutput, Kind, Lifetime, Listen, Mcp,
