@@ -25,7 +25,7 @@ pub use auth::{
     Authentication, ClientAuthentication, Credentials, Grant, OAuth2, OAuth2Client, OAuth2Endpoints, Token,
     TokenRequest, UserPassword,
 };
-pub use cases::{Expected, Prepared, TestAnswer, TestCase, TestEvent, TestFile, load_tests};
+pub use cases::{Expected, Prepared, TestAnswer, TestCase, TestEvent, TestFile, TestSchedule, load_tests};
 pub use document::{Document, Evaluate, Extended, Extension, Mode, Reusable, Schedule};
 pub use event::{Correlation, EventFilter, Events, ForEachEvent, Until};
 pub use options::{Failures, Parallel, STEP_KEY_BYTES_MAX, TaskOptions, WorkflowOptions, bad_step_key};

@@ -167,7 +167,9 @@ impl FromText for ZoneName {
         }
         Err(Some(match suggest::nearest(text, names.iter().map(String::as_str)) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => "write a name of the IANA's database: `Europe/Berlin`, `America/New_York`, `UTC`".to_owned(),
+            None => {
+                "write a name of the IANA's database: `Europe/Berlin`, `America/New_York`, `UTC`".to_owned()
+            }
         }))
     }
 

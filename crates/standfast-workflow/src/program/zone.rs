@@ -118,7 +118,12 @@ mod tests {
 
     /// Fields, a zone, a time, and the times that follow it, in UTC.
     const TABLE: [(&str, &str, &str, &[&str]); 14] = [
-        ("0 6 * * *", "Europe/Berlin", "2026-01-01T00:00:00Z", &["2026-01-01T05:00:00Z", "2026-01-02T05:00:00Z"]),
+        (
+            "0 6 * * *",
+            "Europe/Berlin",
+            "2026-01-01T00:00:00Z",
+            &["2026-01-01T05:00:00Z", "2026-01-02T05:00:00Z"],
+        ),
         // Forward at 02:00 on 29 March, which is 01:00 in UTC: there is no 02:30, so it is due at 03:00, once.
         (
             "30 2 * * *",
@@ -126,10 +131,25 @@ mod tests {
             "2026-03-27T12:00:00Z",
             &["2026-03-28T01:30:00Z", "2026-03-29T01:00:00Z", "2026-03-30T00:30:00Z"],
         ),
-        ("*/20 2 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z", &["2026-03-29T01:00:00Z", "2026-03-30T00:00:00Z"]),
+        (
+            "*/20 2 * * *",
+            "Europe/Berlin",
+            "2026-03-28T12:00:00Z",
+            &["2026-03-29T01:00:00Z", "2026-03-30T00:00:00Z"],
+        ),
         // A time that is due at 03:00 anyway is due then, once.
-        ("30 2,3 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z", &["2026-03-29T01:00:00Z", "2026-03-29T01:30:00Z"]),
-        ("0 2,3 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z", &["2026-03-29T01:00:00Z", "2026-03-30T00:00:00Z"]),
+        (
+            "30 2,3 * * *",
+            "Europe/Berlin",
+            "2026-03-28T12:00:00Z",
+            &["2026-03-29T01:00:00Z", "2026-03-29T01:30:00Z"],
+        ),
+        (
+            "0 2,3 * * *",
+            "Europe/Berlin",
+            "2026-03-28T12:00:00Z",
+            &["2026-03-29T01:00:00Z", "2026-03-30T00:00:00Z"],
+        ),
         // Back at 03:00 on 25 October, which is 01:00 in UTC: the first 02:30 counts, the second does not.
         (
             "30 2 * * *",
@@ -139,7 +159,12 @@ mod tests {
         ),
         // Asked between the two.
         ("30 2 * * *", "Europe/Berlin", "2026-10-25T01:10:00Z", &["2026-10-26T01:30:00Z"]),
-        ("*/30 1-3 * * *", "Europe/Berlin", "2026-10-25T00:00:00Z", &["2026-10-25T00:30:00Z", "2026-10-25T02:00:00Z"]),
+        (
+            "*/30 1-3 * * *",
+            "Europe/Berlin",
+            "2026-10-25T00:00:00Z",
+            &["2026-10-25T00:30:00Z", "2026-10-25T02:00:00Z"],
+        ),
         // Every hour: nothing is left out and nothing waits.
         (
             "0 * * * *",
@@ -147,14 +172,39 @@ mod tests {
             "2026-10-24T23:30:00Z",
             &["2026-10-25T00:00:00Z", "2026-10-25T01:00:00Z", "2026-10-25T02:00:00Z"],
         ),
-        ("30 * * * *", "Europe/Berlin", "2026-03-29T00:00:00Z", &["2026-03-29T00:30:00Z", "2026-03-29T01:30:00Z"]),
+        (
+            "30 * * * *",
+            "Europe/Berlin",
+            "2026-03-29T00:00:00Z",
+            &["2026-03-29T00:30:00Z", "2026-03-29T01:30:00Z"],
+        ),
         // Midnight itself is left out on 6 September 2026.
-        ("0 0 * * *", "America/Santiago", "2026-09-05T12:00:00Z", &["2026-09-06T04:00:00Z", "2026-09-07T03:00:00Z"]),
+        (
+            "0 0 * * *",
+            "America/Santiago",
+            "2026-09-05T12:00:00Z",
+            &["2026-09-06T04:00:00Z", "2026-09-07T03:00:00Z"],
+        ),
         // Clocks are set by half an hour.
-        ("15 2 * * *", "Australia/Lord_Howe", "2026-10-02T20:00:00Z", &["2026-10-03T15:30:00Z", "2026-10-04T15:15:00Z"]),
+        (
+            "15 2 * * *",
+            "Australia/Lord_Howe",
+            "2026-10-02T20:00:00Z",
+            &["2026-10-03T15:30:00Z", "2026-10-04T15:15:00Z"],
+        ),
         // A day that was left out altogether.
-        ("0 12 * * *", "Pacific/Apia", "2011-12-29T22:30:00Z", &["2011-12-30T10:00:00Z", "2011-12-30T22:00:00Z"]),
-        ("0 9 * * mon", "America/New_York", "2026-03-07T00:00:00Z", &["2026-03-09T13:00:00Z", "2026-03-16T13:00:00Z"]),
+        (
+            "0 12 * * *",
+            "Pacific/Apia",
+            "2011-12-29T22:30:00Z",
+            &["2011-12-30T10:00:00Z", "2011-12-30T22:00:00Z"],
+        ),
+        (
+            "0 9 * * mon",
+            "America/New_York",
+            "2026-03-07T00:00:00Z",
+            &["2026-03-09T13:00:00Z", "2026-03-16T13:00:00Z"],
+        ),
     ];
 
     #[test]
@@ -179,7 +229,11 @@ mod tests {
                 assert!(next > now, "{fields} in {name}");
                 for share in 1..8 {
                     let between = now.as_micros() + (next.as_micros() - now.as_micros()) / 8 * share;
-                    assert_eq!(zone.next(&cron, Stamp::from_micros(between)), Some(next), "{fields} in {name}");
+                    assert_eq!(
+                        zone.next(&cron, Stamp::from_micros(between)),
+                        Some(next),
+                        "{fields} in {name}"
+                    );
                 }
                 now = next;
             }
@@ -201,8 +255,14 @@ mod tests {
     #[test]
     fn what_never_comes_and_what_is_at_the_beginning_of_time_do_no_harm() {
         for name in ["America/New_York", "Europe/Berlin"] {
-            assert_eq!(zone(name).next(&Cron::parse("0 0 31 2 *").unwrap(), at("2026-01-01T00:00:00Z")), None);
-            assert_eq!(zone(name).next(&Cron::parse("* * 31 2 *").unwrap(), at("2026-01-01T00:00:00Z")), None);
+            assert_eq!(
+                zone(name).next(&Cron::parse("0 0 31 2 *").unwrap(), at("2026-01-01T00:00:00Z")),
+                None
+            );
+            assert_eq!(
+                zone(name).next(&Cron::parse("* * 31 2 *").unwrap(), at("2026-01-01T00:00:00Z")),
+                None
+            );
             for fields in ["* * * * *", "0 0 * * *"] {
                 let next = zone(name).next(&Cron::parse(fields).unwrap(), Stamp::EPOCH).unwrap();
                 assert!(next > Stamp::EPOCH && next < at("1970-01-03T00:00:00Z"), "{next}");

@@ -10,7 +10,8 @@ use standfast_model::Stamp;
 use standfast_runtime::{Clock, Tasks};
 use standfast_store::{MemoryStore, Store};
 use standfast_workflow::{
-    Answer, Asked, Definition, Engine, EngineConfig, Invoke, JournalError, Problem, RunId, Summary, WorkflowName,
+    Answer, Asked, Definition, Engine, EngineConfig, Invoke, JournalError, Problem, RunId, Summary,
+    WorkflowName,
 };
 
 use super::crash::Mortal;
@@ -94,6 +95,11 @@ impl Quiet {
         (stopped, quiet)
     }
 
+    /// Ends all that goes on.
+    pub(crate) async fn end(self) {
+        self.tasks.shutdown(&self.clock, Duration::ZERO).await;
+    }
+
     /// Ends all that goes on, is away for a time, and begins anew over the same store. Nothing is defined then.
     pub(crate) async fn crash(self, away: Duration) -> Self {
         let Self { engine, clock, store, tasks } = self;
@@ -101,6 +107,14 @@ impl Quiet {
         drop(engine);
         clock.sleep(away).await;
         Self::over(store, clock).await
+    }
+
+    /// Ends all that goes on, and begins anew when the machine's clock was set back by so much.
+    pub(crate) async fn crash_and_set_back(self, by: Duration) -> Self {
+        let Self { engine, clock, store, tasks } = self;
+        tasks.shutdown(&clock, Duration::ZERO).await;
+        drop(engine);
+        Self::over(store, Clock::starting_at(clock.now().minus(by))).await
     }
 
     pub(crate) async fn define(&self, name: &str, rest: &str) -> WorkflowName {

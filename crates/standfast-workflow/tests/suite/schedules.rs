@@ -148,7 +148,10 @@ async fn cron_counts_by_the_clocks_of_its_zone_and_says_so() {
     quiet.define("early", &beside("timeZone: America/New_York", "cron: '30 6 * * *'", "PT1S")).await;
     let told = quiet.engine.scheduled();
     assert_eq!(told[0].next_there.as_deref(), Some("2026-01-01T06:30:00-05:00[America/New_York]"));
-    assert_eq!((told[0].next.unwrap().to_string().as_str(), told[0].last), ("2026-01-01T11:30:00.000Z", None));
+    assert_eq!(
+        (told[0].next.unwrap().to_string().as_str(), told[0].last),
+        ("2026-01-01T11:30:00.000Z", None)
+    );
     quiet.pass(86_400).await;
     assert_eq!(quiet.starts_of("early").await, [41_400]);
     let told = quiet.engine.scheduled();
@@ -169,8 +172,7 @@ async fn what_is_done_when_the_run_before_goes_on_is_as_the_document_says() {
         quiet.define("often", &beside(&format!("overlap: {overlap}"), "every: PT10S", takes)).await;
         quiet.pass(61).await;
         assert_eq!(quiet.starts_of("often").await, expected, "{overlap}");
-        let statuses: Vec<&str> =
-            quiet.runs_of("often").await.iter().map(|run| run.status.word()).collect();
+        let statuses: Vec<&str> = quiet.runs_of("often").await.iter().map(|run| run.status.word()).collect();
         let cancelled = statuses.iter().filter(|status| **status == "cancelled").count();
         assert_eq!(cancelled, if overlap == "cancelOther" { expected.len() - 1 } else { 0 }, "{overlap}");
     }
@@ -294,9 +296,10 @@ async fn a_crash_at_any_commit_neither_loses_nor_doubles_a_run_nor_lets_two_over
                             assert!(pair[0].status.is_final(), "{case}");
                             assert!(pair[0].changed_at <= pair[1].started_at, "{case}");
                         }
-                        assert!(runs.len() >= 1 + usize::from(commits > 5), "{case}");
+                        assert!(runs.len() > usize::from(commits > 5), "{case}");
                     }
                 }
+                quiet.end().await;
                 if !stopped {
                     break;
                 }
@@ -305,4 +308,21 @@ async fn a_crash_at_any_commit_neither_loses_nor_doubles_a_run_nor_lets_two_over
         }
     }
     assert!(crashes > 50, "only {crashes} crashes were tried");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_was_set_back_starts_no_run_a_second_time() {
+    for overlap in ["allowAll", "skip", "bufferAll"] {
+        let document = beside(&format!("overlap: {overlap}, catchUp: all"), "every: PT10S", "PT1S");
+        let quiet = Quiet::new().await;
+        quiet.define("often", &document).await;
+        quiet.pass(25).await;
+        let quiet = quiet.crash_and_set_back(Duration::from_secs(15)).await;
+        quiet.define("often", &document).await;
+        // It is 10 s again; the next one is due at 30 s.
+        quiet.pass(19).await;
+        assert_eq!(quiet.runs_of("often").await.len(), 2, "{overlap}");
+        quiet.pass(3).await;
+        assert_eq!(quiet.starts_of("often").await, [10, 20, 30], "{overlap}");
+    }
 }

@@ -183,8 +183,7 @@ impl Engine {
         }
         let now = self.clock().now();
         let standing = begins(&times, schedule, now);
-        let kept =
-            Kept { v: FORMAT, schedule: digest, since: now, standing, last, waiting: VecDeque::new() };
+        let kept = Kept { v: FORMAT, schedule: digest, since: now, standing, last, waiting: VecDeque::new() };
         self.keep_schedule(key, &kept).await?;
         Ok(kept)
     }

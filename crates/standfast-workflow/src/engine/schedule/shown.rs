@@ -37,23 +37,29 @@ impl Engine {
     /// The schedules that are in force, by workflow.
     pub fn scheduled(&self) -> Vec<Scheduled> {
         let all = self.schedules().lock();
-        let told = |(program, kept): (&Program, Kept)| scheduled(program, &kept);
-        all.values()
-            .filter_map(|active| {
-                let kept = active.shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                told((&active.program, kept))
-            })
-            .collect()
+        let told = all.values().filter_map(|active| {
+            let kept = active.shown.lock().unwrap_or_else(PoisonError::into_inner);
+            scheduled(&active.program, &kept)
+        });
+        told.collect()
     }
 }
 
 impl Program {
-    /// When the next runs of its schedule begin, of those that are due after `from`: at most so many. Empty when that depends on
-    /// events or on the end of runs.
-    pub fn next_starts(&self, from: Stamp, most: usize) -> Vec<Stamp> {
+    /// The next times of its schedule after `from`, at most so many, without jitter. Empty when runs begin by events or after others.
+    pub fn next_due(&self, from: Stamp, most: usize) -> Vec<Stamp> {
         let Some(times) = Times::of(self) else { return Vec::new() };
         let due = std::iter::successors(times.following(from), |due| times.following(*due));
-        due.take(most).map(|due| times.begins_at(due)).collect()
+        due.take(most).collect()
+    }
+
+    /// A time by the clocks of the zone in which its schedule counts: `2026-03-29T03:00:00+02:00[Europe/Berlin]`; without one in UTC.
+    pub fn shown_there(&self, at: Stamp) -> String {
+        let zone = match &self.schedule {
+            Some(Schedule::Cron(_, zone)) => zone.as_ref(),
+            _ => None,
+        };
+        zone.and_then(|zone| zone.shown(at)).unwrap_or_else(|| at.to_string())
     }
 }
 

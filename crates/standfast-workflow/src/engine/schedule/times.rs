@@ -76,7 +76,7 @@ impl<'p> Times<'p> {
         let most = self.options.jitter.min(next).as_micros();
         let digest = Digest::of(format!("{}/{}", self.of, due.as_micros()).as_bytes());
         let chance = u64::from_str_radix(&digest.as_str()[..16], 16).unwrap_or(0);
-        let late = u128::from(chance) * most >> 64;
+        let late = (u128::from(chance) * most) >> 64;
         due.plus(Duration::from_micros(u64::try_from(late).unwrap_or(0)))
     }
 
@@ -147,7 +147,8 @@ mod tests {
         let text = format!(
             "document:\n  dsl: '1.0.3'\n  namespace: test\n  name: timed\n  version: 0.1.0\n  metadata: {{standfast: {{schedule: {{{options}}}}}}}\nschedule: {{{schedule}}}\ndo: [a: {{set: {{a: 1}}}}]\n"
         );
-        let loaded = parse_document("timed.yaml", text, &mut |_, _| Ok(())).unwrap_or_else(|all| panic!("{all}"));
+        let loaded =
+            parse_document("timed.yaml", text, &mut |_, _| Ok(())).unwrap_or_else(|all| panic!("{all}"));
         assert_ne!(loaded.document.options, WorkflowOptions::default());
         compile(&loaded.document).unwrap()
     }
