@@ -27,8 +27,8 @@ pub use check::{check_document, check_text};
 pub use decide::{Cause, SIGNAL_TYPE, STEPS_MAX, Turn, UNDO_BYTES_MAX, VALUE_BYTES_MAX, World, decide};
 pub use engine::{
     BadDefinition, Definition, EVENTS_KEPT_FOR, Engine, EngineConfig, Filter, Found, Invoke, JournalError,
-    KEPT_FOR, LIFECYCLE_MAX, Lifecycle, RUN_BYTES_MAX, Refused, STATUS_WORDS, Shown, Stuck, StuckKind,
-    Summary, Told,
+    KEPT_FOR, LIFECYCLE_MAX, Lifecycle, RUN_BYTES_MAX, Refused, STATUS_WORDS, Scheduled, Shown, Stuck,
+    StuckKind, Summary, Told,
 };
 pub use expression::{Evaluator, EvaluatorConfig, ExpressionFailed, serve_expressions};
 #[cfg(feature = "trial")]

@@ -13,6 +13,7 @@ pub(super) enum Operation {
     StartVersion,
     Runs,
     Stuck,
+    Schedules,
     Run,
     History,
     End,
@@ -216,6 +217,14 @@ pub(super) const ROUTES: &[Route] = &[
         name: "listStuckRuns",
         summary: "Runs that do not go on, and why",
         answer: "StuckRuns",
+        ..BASE
+    },
+    Route {
+        path: "/v1/schedules",
+        operation: Operation::Schedules,
+        name: "listSchedules",
+        summary: "Schedules that are in force, and when the next run of each begins",
+        answer: "Schedules",
         ..BASE
     },
     Route {

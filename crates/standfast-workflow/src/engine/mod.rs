@@ -47,6 +47,7 @@ pub use invoke::Invoke;
 pub use journal::{JournalError, KEPT_FOR, RUN_BYTES_MAX, STATUS_WORDS, Summary};
 pub use lifecycle::{LIFECYCLE_MAX, Lifecycle, Told};
 pub use refused::Refused;
+pub use schedule::Scheduled;
 pub use search::{Filter, Found};
 pub use shown::Shown;
 pub(crate) use shown::waits_for;

@@ -8,6 +8,7 @@ mod form;
 mod openapi;
 mod period;
 mod resources;
+mod zone;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,7 +16,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 use standfast_model::Priority;
-pub(crate) use standfast_model::workflow::{Await, Failures, HttpOutput, Parallel, Period, Read};
+pub(crate) use standfast_model::workflow::{
+    Await, CatchUp, Failures, HttpOutput, Overlap, Parallel, Period, Read, ScheduleOptions,
+};
 
 pub(crate) use asyncapi::{Channel, Wire};
 pub use compile::{Incomplete, Unsupported, compile, compile_with};
@@ -24,6 +27,7 @@ pub(crate) use form::{Address, Form};
 pub(crate) use openapi::{Operation, Parameter, Place, Style};
 pub(crate) use period::{Length, after};
 pub use resources::Resources;
+pub(crate) use zone::Zone;
 
 use crate::expression::Filter;
 use crate::run::Digest;
@@ -61,6 +65,7 @@ pub struct Program {
     /// The same text for all versions: whose share it is of what all runs share.
     pub(crate) share: Arc<str>,
     pub(crate) schedule: Option<Schedule>,
+    pub(crate) schedule_options: ScheduleOptions,
     pub(crate) root: ListId,
     pub(crate) tasks: Vec<Task>,
     pub(crate) lists: Vec<Vec<TaskId>>,
@@ -76,8 +81,8 @@ pub struct Program {
 pub(crate) enum Schedule {
     /// Each time so much has passed.
     Every(Period),
-    /// At these times.
-    Cron(Cron),
+    /// At these times, by the clocks of a zone or in UTC.
+    Cron(Cron, Option<Zone>),
     /// So long after the last has ended.
     After(Period),
     /// When these events have come.
