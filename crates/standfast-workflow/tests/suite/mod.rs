@@ -11,6 +11,8 @@ mod events;
 mod grpc;
 mod kill;
 mod lifecycle;
+mod migrate;
+mod migrate_crash;
 mod openapi;
 mod options;
 mod parked;
