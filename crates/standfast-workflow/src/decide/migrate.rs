@@ -246,8 +246,11 @@ impl<'p> Judging<'p> {
 
     /// Where a scope is among its tasks must be a place among those of the other document.
     fn list(&mut self, id: ScopeId, scope: &'p Scope, was: Option<TaskId>, now: Option<TaskId>) {
-        if let State::Extended { then: Some(then), .. } = &scope.state {
-            self.leads(then);
+        match &scope.state {
+            // What it does is in no list, or each of its tasks stands for itself.
+            State::Undoing { .. } | State::Fork { .. } | State::Join { .. } => return,
+            State::Extended { then: Some(then), .. } => self.leads(then),
+            _ => {}
         }
         let tasks = (tasks_of(self.before, was, &scope.state), tasks_of(self.after, now, &scope.state));
         let active = self.run.scopes.values().find(|active| active.parent == Some(id));

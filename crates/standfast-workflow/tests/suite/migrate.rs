@@ -337,3 +337,51 @@ async fn a_wait_for_the_wrong_event_is_mended_though_the_right_one_has_come() {
     rig.engine.resume(id).await.unwrap();
     assert_eq!(rig.end(id).await.output.as_deref(), Some(&json!([7])));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_is_being_undone_goes_on_with_that_by_the_new_version() {
+    let rig = Rig::new().await;
+    let raise = "r: { raise: { error: { type: 'https://x.example/e', status: 418 } } }";
+    let undoable = |undo: &str| {
+        let undo = format!("{{ {} }}, {{ {} }}{undo}", call("first"), listen("go"));
+        format!("a: {{ set: {{ n: 1 }}, metadata: {{ standfast: {{ compensate: [ {undo} ] }} }} }}")
+    };
+    let one = tasks(&[&undoable(""), raise]);
+    let other = tasks(&["x: { set: { n: 1 } }", &undoable(&format!(", {{ {} }}", call("more"))), raise]);
+    let id = begun(&rig, &one, &other, at("go")).await;
+    let migration = rig.engine.migrate(id, "2.0.0", false).await.unwrap();
+    assert!(migration.goes(), "{migration:?}");
+    rig.engine.signal(id, "go", Value::Null, None).await.unwrap();
+    assert_eq!(rig.end(id).await.status, Status::Faulted);
+    assert_eq!(keys(&rig), [format!("{id}.0/do/0/a!0/0/first"), format!("{id}.0/do/0/a!2/2/more")]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn branches_and_rounds_side_by_side_go_over_with_what_is_done_around_their_tasks() {
+    let go = listen("go");
+    let document = |first: &str, inner: &str| {
+        let extend = "use:\n  extensions:\n    - log: { extend: listen, before: [ { note: { set: { n: 1 } } } ], after: [ { noted: { set: { n: 1 } } } ] }\n";
+        let rounds = "metadata: { standfast: { concurrency: 2 } }";
+        let each = format!(
+            "f: {{ for: {{ each: i, in: '[1, 2]' }}, do: [ {inner}{{ {go} }}, {{ {} }} ], {rounds} }}",
+            call("a")
+        );
+        let fork = format!(
+            "s: {{ fork: {{ branches: [ {{ {each} }}, {{ b: {{ wait: {{ minutes: 10 }} }} }} ], compete: true }} }}"
+        );
+        format!("{extend}do:\n{first}  - {fork}\n")
+    };
+    let one = document("", "");
+    let other = document("  - x: { set: { n: 1 } }\n", "{ y: { set: { n: 1 } } }, ");
+    let rig = Rig::new().await;
+    let both = |run: &Run| {
+        run.scopes.values().filter(|scope| scope.task.ends_with("/go") && scope.active == 0).count() == 2
+    };
+    let id = begun(&rig, &one, &other, both).await;
+    let migration = rig.engine.migrate(id, "2.0.0", false).await.unwrap();
+    assert!(migration.goes(), "{migration:?}");
+    rig.engine.signal(id, "go", Value::Null, None).await.unwrap();
+    assert_eq!(rig.end(id).await.status, Status::Completed);
+    let key = |round: usize| format!("{id}.0.0.{round}.1/do/0/s/fork/branches/0/f/do/2/a");
+    assert_eq!(keys(&rig), [key(0), key(1)]);
+}
