@@ -166,6 +166,11 @@ impl Engine {
         self.runs().is_parked(id, since, Arc::clone(why));
     }
 
+    /// What a run waits for is found out anew.
+    pub(super) fn forget_waits(&self, id: RunId) {
+        self.events().forget(id);
+    }
+
     pub(super) fn wrote(&self, id: RunId, at: u64) {
         self.runs().wrote(id, at);
     }

@@ -6,8 +6,10 @@ mod compile;
 mod cron;
 mod form;
 mod openapi;
+mod path;
 mod period;
 mod resources;
+mod shape;
 mod zone;
 
 use std::collections::{BTreeMap, HashMap};
@@ -25,8 +27,10 @@ pub use compile::{Incomplete, Unsupported, compile, compile_with};
 pub(crate) use cron::Cron;
 pub(crate) use form::{Address, Form};
 pub(crate) use openapi::{Operation, Parameter, Place, Style};
+pub(crate) use path::Paths;
 pub(crate) use period::{Length, after};
 pub use resources::Resources;
+pub(crate) use shape::Shapes;
 pub(crate) use zone::Zone;
 
 use crate::expression::Filter;
@@ -202,6 +206,34 @@ pub(crate) enum Step {
     Grpc(Box<Grpc>),
     Process(Box<Process>),
     Subflow(Box<Subflow>),
+}
+
+impl Step {
+    /// What it is, in the language's words.
+    pub(crate) const fn word(&self) -> &'static str {
+        match self {
+            Self::Do(_) => "do",
+            Self::Set(_) => "set",
+            Self::Switch(_) => "switch",
+            Self::Raise(_) => "raise",
+            Self::Wait(_) => "wait",
+            Self::For(_) => "for",
+            Self::Fork(_) => "fork",
+            Self::Try(_) => "try",
+            Self::Function { .. } => "call of a function",
+            Self::Emit(_) => "emit",
+            Self::Extended(_) => "extended",
+            Self::Listen(_) => "listen",
+            Self::Http(_) => "call: http",
+            Self::OpenApi(_) => "call: openapi",
+            Self::Publish(_) => "call: asyncapi",
+            Self::Agent(_) => "call: a2a",
+            Self::Mcp(_) => "call: mcp",
+            Self::Grpc(_) => "call: grpc",
+            Self::Process(_) => "run: shell or script",
+            Self::Subflow(_) => "run: workflow",
+        }
+    }
 }
 
 /// A task, and what an extension does around it.
@@ -500,6 +532,13 @@ pub(crate) struct Subflow {
     pub(crate) name: WorkflowName,
     pub(crate) input: Option<Form>,
     pub(crate) awaited: bool,
+}
+
+/// Two that were made of the same document are the same.
+impl PartialEq for Program {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
 }
 
 impl Program {

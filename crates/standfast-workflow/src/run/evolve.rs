@@ -115,6 +115,7 @@ impl Run {
                     last: None,
                     state: state.clone(),
                     key: key.clone(),
+                    named: None,
                 };
                 self.scopes.insert(*scope, entered);
             }
@@ -131,7 +132,8 @@ impl Run {
                 let last = Last { task: Arc::clone(task), then: then.clone() };
                 let output = output.clone().unwrap_or(raw);
                 if let Some(input) = owed {
-                    self.owe(*parent, ordinal, task, input, &output);
+                    let place = self.place(*parent, ordinal, task);
+                    self.owe(*parent, place, task, input, &output);
                 }
                 self.yielded(*parent, ordinal, last, output, context.as_ref());
             }
@@ -202,11 +204,10 @@ impl Run {
             }
             Event::Left { scope, output, context, then, is_owed } => {
                 if let (true, Some(left)) = (*is_owed, self.scopes.get(scope))
-                    && let Some(parent) = left.parent
+                    && let (Some(parent), Some(place)) = (left.parent, self.place_of(*scope))
                 {
-                    let (ordinal, task, input) =
-                        (left.ordinal, Arc::clone(&left.task), Arc::clone(&left.input));
-                    self.owe(parent, ordinal, &task, &input, output);
+                    let (task, input) = (Arc::clone(&left.task), Arc::clone(&left.input));
+                    self.owe(parent, place, &task, &input, output);
                 }
                 self.undoing_ends(*scope, None);
                 if let Some(Scope { parent: Some(parent), ordinal, task, .. }) = self.remove(*scope) {
@@ -221,6 +222,7 @@ impl Run {
             Event::Emitted { .. } => {}
             Event::Exported { context } => self.context = Arc::clone(context),
             Event::Signalled { signal } => self.signals.push(signal.clone()),
+            Event::Migrated(migrated) => self.goes_over(migrated),
             Event::Held => self.is_held = true,
             Event::Parked { why } => self.parked = Some(Arc::clone(why)),
             Event::Resumed => (self.is_held, self.parked) = (false, None),
@@ -259,6 +261,7 @@ impl Run {
                 last: None,
                 state: State::List,
                 key: None,
+                named: None,
             },
         );
     }

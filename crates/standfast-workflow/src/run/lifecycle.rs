@@ -92,6 +92,7 @@ impl Telling<'_> {
             | Event::Consumed { .. }
             | Event::Emitted { .. }
             | Event::Signalled { .. }
+            | Event::Migrated(_)
             | Event::Exported { .. } => {}
         }
     }

@@ -6,6 +6,7 @@ mod event;
 mod evolve;
 mod id;
 mod lifecycle;
+mod migrated;
 mod problem;
 mod undo;
 
@@ -20,6 +21,7 @@ pub(crate) use again::{before_fault, before_task, tasks, undone_since};
 pub use event::{Event, Record};
 pub use id::{BadRunId, Digest, RunId};
 pub use lifecycle::lifecycle;
+pub use migrated::Migrated;
 pub use problem::{Problem, Standard};
 pub(crate) use undo::COMPENSATE;
 pub use undo::{NotUndone, Undo, Undone, undone_by};
@@ -215,6 +217,10 @@ pub struct Scope {
     /// What names it to who is called, if the document says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Arc<str>>,
+    /// By which place in a document its effects are named, if that is another one than its task has now: the run has gone over to
+    /// another document since it was begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub named: Option<Arc<str>>,
 }
 
 /// The task of a list that ended last.

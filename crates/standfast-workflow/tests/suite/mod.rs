@@ -12,6 +12,8 @@ mod full;
 mod grpc;
 mod kill;
 mod lifecycle;
+mod migrate;
+mod migrate_crash;
 mod mqtt;
 mod openapi;
 mod options;
