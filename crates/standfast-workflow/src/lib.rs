@@ -28,9 +28,9 @@ pub use decide::{
     Cause, Remark, SIGNAL_TYPE, STEPS_MAX, Turn, UNDO_BYTES_MAX, VALUE_BYTES_MAX, World, decide,
 };
 pub use engine::{
-    BadDefinition, Definition, EVENTS_KEPT_FOR, Engine, EngineConfig, Filter, Found, Invoke, JournalError,
-    KEPT_FOR, LIFECYCLE_MAX, Lifecycle, Migration, RUN_BYTES_MAX, Refused, STATUS_WORDS, Scheduled, Shown,
-    Stuck, StuckKind, Summary, Told,
+    BadDefinition, BadTaskRef, Definition, EVENTS_KEPT_FOR, Engine, EngineConfig, Filter, Found, Invoke,
+    JournalError, KEPT_FOR, LIFECYCLE_MAX, Lifecycle, Migration, OpenTask, RUN_BYTES_MAX, Refused,
+    STATUS_WORDS, Scheduled, Shown, Stuck, StuckKind, Summary, TaskFilter, TaskRef, Told,
 };
 pub use expression::{Evaluator, EvaluatorConfig, ExpressionFailed, serve_expressions};
 #[cfg(feature = "trial")]

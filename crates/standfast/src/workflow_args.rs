@@ -93,6 +93,17 @@ const QUERY_EXAMPLES: &str = "Examples:
 
 What can be asked stands in the document: `metadata.standfast.queries: {progress: '${ .context.done }'}`.";
 
+const TASKS_EXAMPLES: &str = "Examples:
+  standfast workflow tasks                                      all that wait for a person
+  standfast workflow tasks --for support-leads --json
+  standfast workflow tasks 01m83nkhpppkbm2skfgs2bd4h9-3         one of them, and what its answer must be
+
+Tasks that listen and have `metadata.standfast.humanTask` wait for a person.";
+
+const ANSWER_EXAMPLES: &str = "Examples:
+  standfast workflow answer 01m83nkhpppkbm2skfgs2bd4h9-3 --data '{\"approved\": true}' --by ada
+  standfast workflow answer 01m83nkhpppkbm2skfgs2bd4h9-3 --data-file answer.json";
+
 const TEST_EXAMPLES: &str = "Examples:
   standfast workflow test                          all *.test.yaml files in workflows/
   standfast workflow test checkout.test.yaml --case 'pays and ships'
@@ -162,6 +173,12 @@ pub(crate) enum WorkflowCommand {
     /// Ask about a run what its document lets be asked; nothing is changed
     #[command(after_help = QUERY_EXAMPLES)]
     Query(WorkflowQueryArgs),
+    /// List the tasks that wait for a person, or show one
+    #[command(after_help = TASKS_EXAMPLES)]
+    Tasks(WorkflowTasksArgs),
+    /// Answer a task that waits for a person
+    #[command(after_help = ANSWER_EXAMPLES)]
+    Answer(WorkflowAnswerArgs),
     /// Test documents: recorded answers, faked time, what must come of it
     #[command(after_help = TEST_EXAMPLES)]
     Test(WorkflowTestArgs),
@@ -366,6 +383,53 @@ pub(crate) struct WorkflowSignalArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) data_file: Option<PathBuf>,
     /// What names the signal: the same key for the same run and name is told once
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) stack: NamedStack,
+}
+
+/// `workflow tasks`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowTasksArgs {
+    /// One task, by its id
+    #[arg(value_name = "TASK", conflicts_with_all = ["group", "workflow", "limit"])]
+    pub(crate) task: Option<String>,
+    /// Only those for these people, or for nobody in particular
+    #[arg(long = "for", value_name = "GROUP")]
+    pub(crate) group: Option<String>,
+    /// Only those of this workflow, by its name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) workflow: Option<String>,
+    /// At most so many
+    #[arg(long, value_name = "NUMBER", default_value_t = 100)]
+    pub(crate) limit: usize,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) stack: NamedStack,
+}
+
+/// `workflow answer`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowAnswerArgs {
+    /// The task's id
+    #[arg(value_name = "TASK")]
+    pub(crate) task: String,
+    /// The answer, as JSON [default: null]
+    #[arg(long, value_name = "JSON", conflicts_with = "data_file")]
+    pub(crate) data: Option<String>,
+    /// A file that holds it as JSON; `-` is the standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) data_file: Option<PathBuf>,
+    /// Who answers
+    #[arg(long, value_name = "NAME")]
+    pub(crate) by: Option<String>,
+    /// What names the answer: the same key once more changes nothing
     #[arg(long, value_name = "KEY")]
     pub(crate) key: Option<String>,
     /// Print JSON

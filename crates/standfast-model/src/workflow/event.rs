@@ -7,6 +7,9 @@ use super::value::{AnyTemplate, Condition, Expression, NAME, OUTPUT, Output, Tem
 use crate::shape::{Context, Count, Fields, Keyed, Kinds, List, Object, Shape, TextKeys};
 use crate::yaml::Node;
 
+/// What the type of a signal's event begins with, before its name.
+pub const SIGNAL_TYPE: &str = "io.standfast.signal.";
+
 /// Which events are waited for.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Events {

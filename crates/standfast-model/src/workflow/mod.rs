@@ -27,8 +27,10 @@ pub use auth::{
 };
 pub use cases::{Expected, Prepared, TestAnswer, TestCase, TestEvent, TestFile, TestSchedule, load_tests};
 pub use document::{Document, Evaluate, Extended, Extension, Mode, Reusable, Schedule};
-pub use event::{Correlation, EventFilter, Events, ForEachEvent, Until};
-pub use options::{Failures, Parallel, STEP_KEY_BYTES_MAX, TaskOptions, WorkflowOptions, bad_step_key};
+pub use event::{Correlation, EventFilter, Events, ForEachEvent, SIGNAL_TYPE, Until};
+pub use options::{
+    Failures, HumanTask, Parallel, STEP_KEY_BYTES_MAX, TaskOptions, WorkflowOptions, bad_step_key,
+};
 pub use outside::{parse_data, parse_function};
 pub use period::{Delay, Period};
 pub use policy::{Attempts, Backoff, Jitter, Retry, Timeout};

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::period::{Delay, delay};
 use super::schedule::{SCHEDULE, ScheduleOptions};
 use super::task::{PROTOCOLS, TASKS, Task};
-use super::value::{Condition, Expression, Template, TextTemplate, open_object};
+use super::value::{AnyTemplate, Condition, Expression, Template, TextTemplate, open_object};
 use crate::Priority;
 use crate::shape::{Choice, Context, Fields, Keyed, Object, Shape, TextKeys, Whole, decode_object};
 use crate::source::Span;
@@ -27,6 +27,19 @@ pub struct TaskOptions {
     pub parallel: Option<Parallel>,
     /// What undoes the task.
     pub compensate: Vec<Task>,
+    /// It waits for a person.
+    pub human: Option<HumanTask>,
+}
+
+/// What a person is asked to do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HumanTask {
+    /// What is to be done, in a line.
+    pub title: Template,
+    /// For whom: a text or a list of texts; nobody in particular if it is left out.
+    pub groups: Option<Template>,
+    /// What an answer must be: a JSON Schema.
+    pub form: Option<Value>,
 }
 
 /// Rounds of a loop side by side.
@@ -110,7 +123,11 @@ pub(super) const WORKFLOW: Object<WorkflowOptions> = Object {
         let queries = queries.unwrap_or_default().into_iter();
         let queries = queries.filter_map(|(name, query)| Some((name.value, query?))).collect();
         let schedule = f.optional("schedule", "What the language's `schedule` leaves open.", SCHEDULE);
-        f.excluded(["key", "concurrency", "failures", "compensate"], "a workflow", "put it at a task");
+        f.excluded(
+            ["key", "concurrency", "failures", "compensate", "humanTask"],
+            "a workflow",
+            "put it at a task",
+        );
         Some(WorkflowOptions {
             deadline,
             priority: priority.unwrap_or_default(),
@@ -162,6 +179,12 @@ impl OfTask {
             f.excluded(["concurrency", "failures"], &whom, "only the rounds of `for` can be side by side");
             None
         };
+        let human = if self.kind == "listen" {
+            f.optional("humanTask", "It waits for a person.", HUMAN_TASK)
+        } else {
+            f.excluded(["humanTask"], &whom, "a person's answer is waited for by `listen`");
+            None
+        };
         let compensate = match self.kind {
             "raise" | "switch" => {
                 f.excluded(["compensate"], &whom, "it does nothing that could be undone");
@@ -175,7 +198,7 @@ impl OfTask {
             "a task has `timeout: {after: PT30S}`; a deadline is for the workflow",
         );
         f.excluded(["priority", "queries", "schedule"], "a task", "put it at the workflow's own `document`");
-        TaskOptions { key, parallel, compensate }
+        TaskOptions { key, parallel, compensate, human }
     }
 }
 
@@ -213,13 +236,23 @@ fn compensate(f: &mut Fields<'_, '_>) -> Vec<Task> {
     tasks.unwrap_or_default()
 }
 
-/// Where `compensate` stands in a task's `metadata`, if it does.
-pub(super) fn place_of_compensate(metadata: &Node) -> Option<Span> {
+const HUMAN_TASK: Object<HumanTask> = Object {
+    doc: "What a person is asked to do.",
+    read: |f: &mut Fields<'_, '_>| {
+        let title = f.required("title", "What is to be done, in a line.", TextTemplate);
+        let groups = f.optional("for", "For whom: a text or a list of texts.", AnyTemplate);
+        let form = f.optional("form", "What an answer must be: a JSON Schema.", open_object());
+        Some(HumanTask { title: title?, groups, form: form.map(Value::Object) })
+    },
+};
+
+/// Where one of our keys stands in a task's `metadata`, if it does.
+pub(super) fn place_of(metadata: &Node, key: &str) -> Option<Span> {
     fn within<'n>(node: &'n Node, key: &str) -> Option<&'n Entry> {
         let yaml::Value::Mapping(entries) = &node.value else { return None };
         entries.iter().find(|entry| &*entry.key.text == key)
     }
-    Some(within(&within(metadata, "standfast")?.value, "compensate")?.key.span)
+    Some(within(&within(metadata, "standfast")?.value, key)?.key.span)
 }
 
 /// What can be asked about runs, by names that stand in addresses as they are.

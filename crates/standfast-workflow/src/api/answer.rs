@@ -54,7 +54,9 @@ fn typed(status: StatusCode, value: &Value, kind: &'static str) -> Response<Byte
 /// What the engine refuses.
 pub(super) fn refused(why: &Refused) -> Box<Response<Bytes>> {
     let status = match why {
-        Refused::NoWorkflow { .. } | Refused::NoRun(_) | Refused::NoQuery { .. } => StatusCode::NOT_FOUND,
+        Refused::NoWorkflow { .. } | Refused::NoRun(_) | Refused::NoTask(_) | Refused::NoQuery { .. } => {
+            StatusCode::NOT_FOUND
+        }
         Refused::Ended(_) | Refused::Unfit(_) | Refused::StartedBefore => StatusCode::CONFLICT,
         Refused::Busy(_) | Refused::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
         Refused::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,

@@ -12,6 +12,7 @@ mod openapi;
 mod routes;
 mod runs;
 mod signals;
+mod tasks;
 
 use ::http::{Method, Request, Response, StatusCode};
 use bytes::Bytes;
@@ -81,6 +82,9 @@ async fn perform(route: &Route, asked: Asked<'_>) -> Answer {
         Operation::MigrateMany => migrate::many(&asked).await,
         Operation::Signal => signals::tell(&asked, asked.run()?, asked.variables[1]).await,
         Operation::Query => signals::query(&asked, asked.run()?, asked.variables[1]).await,
+        Operation::Tasks => tasks::list(&asked).await,
+        Operation::Task => tasks::show(&asked).await,
+        Operation::Answer => tasks::answer(&asked).await,
         Operation::Bulk(bulk) => bulk::change(&asked, bulk).await,
         Operation::Publish => events::publish(asked.engine, asked.request).await,
     }

@@ -131,7 +131,7 @@ fn schemas() -> Value {
     let name = [("namespace", text.clone()), ("name", text.clone()), ("version", text.clone())];
     let wait = [
         ("task", text.clone()),
-        ("for", json!({"enum": ["answer", "time", "retry", "event"]})),
+        ("for", json!({"enum": ["answer", "time", "retry", "event", "message"]})),
         ("since", time()),
         ("until", json!({"type": ["string", "null"]})),
     ];
@@ -195,6 +195,18 @@ fn schemas() -> Value {
         ("nextThere", text.clone()),
         ("last", id()),
     ];
+    let task = [
+        ("id", text.clone()),
+        ("run", id()),
+        ("workflow", reference("WorkflowName")),
+        ("task", text.clone()),
+        ("title", text.clone()),
+        ("for", list(text.clone())),
+        ("since", time()),
+        ("until", json!({"type": ["string", "null"]})),
+        ("form", json!({"type": "object"})),
+    ];
+    let tasks = [("tasks", list(reference("Task"))), ("next", json!({"type": ["string", "null"]}))];
     let given = object(&[("runs", number)], 1);
     let next = json!({"anyOf": [id(), {"type": "null"}]});
     json!({
@@ -223,6 +235,8 @@ fn schemas() -> Value {
         "StuckRuns": object(&[("runs", list(reference("Stuck")))], 1),
         "Schedule": object(&schedule, 6),
         "Schedules": object(&[("schedules", list(reference("Schedule")))], 1),
+        "Task": object(&task, 8),
+        "Tasks": object(&tasks, 2),
         "Reason": object(&[("reason", text.clone())], 0),
         "Queried": object(&[("id", id()), ("query", text.clone()), ("value", json!({}))], 3),
         "Changed": object(&[("id", id()), ("status", reference("Status"))], 2),

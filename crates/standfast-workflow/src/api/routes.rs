@@ -26,6 +26,9 @@ pub(super) enum Operation {
     MigrateMany,
     Signal,
     Query,
+    Tasks,
+    Task,
+    Answer,
     Bulk(Bulk),
     Publish,
 }
@@ -125,6 +128,14 @@ const ERROR: Parameter = parameter(
 const LIMIT: Parameter =
     parameter("limit", Kind::Number { max: LIMIT_MAX }, "at most so many; 100 unless told");
 const AFTER: Parameter = parameter("after", Kind::RunId, "where to go on: `next` of the page before");
+
+const TASK_FOR: Parameter = parameter("for", Kind::Text, "for these people, or for nobody in particular");
+const TASK_WORKFLOW: Parameter = parameter("workflow", Kind::Text, "of which workflow, by its name alone");
+const TASK_AFTER: Parameter = parameter("after", Kind::Text, "where to go on: `next` of the page before");
+const ANSWER_BY: Parameter =
+    parameter("by", Kind::Text, "who answers: the attribute `by` of the event that the task reads");
+const ANSWER_KEY: Parameter =
+    parameter("Idempotency-Key", Kind::Text, "names the answer: the same once more changes nothing");
 
 const ALL: Parameter = parameter("all", Kind::Flag, "all runs are meant, though nothing is said of them");
 const DRY_RUN: Parameter =
@@ -410,6 +421,37 @@ pub(super) const ROUTES: &[Route] = &[
         ],
         answer: "MigratedMany",
         ..BULK
+    },
+    Route {
+        path: "/v1/tasks",
+        operation: Operation::Tasks,
+        name: "listTasks",
+        summary: "Tasks that wait for a person, those of the oldest runs first",
+        query: &[TASK_FOR, TASK_WORKFLOW, LIMIT, TASK_AFTER],
+        answer: "Tasks",
+        ..BASE
+    },
+    Route {
+        path: "/v1/tasks/{task}",
+        operation: Operation::Task,
+        name: "getTask",
+        summary: "A task that waits for a person, and what its answer must be",
+        answer: "Task",
+        refused: &[404],
+        ..BASE
+    },
+    Route {
+        method: Method::POST,
+        path: "/v1/tasks/{task}/answer",
+        operation: Operation::Answer,
+        name: "answerTask",
+        summary: "Answers a task that waits for a person; the body is the answer",
+        query: &[ANSWER_BY],
+        headers: &[ANSWER_KEY],
+        body: Body::Input,
+        done: &[202],
+        answer: "Changed",
+        refused: &[404, 413],
     },
     Route {
         method: Method::POST,

@@ -8,17 +8,55 @@ use serde_json::Value;
 use standfast_model::Stamp;
 
 use super::sight::as_text;
+use super::signal::answers;
 use super::{Begin, Deciding, Sight, World};
 use crate::program::{Events, ForEach, Listen, Match, Pattern, Read, Step, Task, Until};
-use crate::run::{Digest, Event, Listening, Problem, Run, RunId, ScopeId, State};
+use crate::run::{Digest, Event, HumanTask, Listening, Problem, Run, RunId, ScopeId, Standard, State};
 
+/// Longest title of a task that a person does, in bytes.
+const TITLE_BYTES_MAX: usize = 1_000;
+/// For how many it may be, and how long their names are.
+const GROUPS_MAX: usize = 20;
+const GROUP_BYTES_MAX: usize = 200;
 /// Most events that wait until what is done for those before them is done.
 const QUEUE_MAX: usize = 1_000;
 
 pub(super) fn begin(deciding: &mut Deciding<'_>, begin: &Begin<'_>, listen: &Listen) -> Result<(), Problem> {
-    let nothing = nothing_yet(&listen.to);
+    let mut nothing = nothing_yet(&listen.to);
+    nothing.human = human_task(deciding, begin)?;
     let state = if listen.channel.is_some() { State::Receiving(nothing) } else { State::Listening(nothing) };
     deciding.enter_scope(begin, state)
+}
+
+/// What a person is asked to do, computed once: what was asked stays what it was.
+fn human_task(deciding: &Deciding<'_>, begin: &Begin<'_>) -> Result<Option<Arc<HumanTask>>, Problem> {
+    let Some(human) = &deciding.world.program.task(begin.id).human else { return Ok(None) };
+    let wrong = |what: String| Standard::Validation.problem(format!("`humanTask`: {what}"));
+    let title = deciding.text(&human.title, &begin.input, &begin.sight)?;
+    if title.is_empty() || title.len() > TITLE_BYTES_MAX {
+        return Err(wrong(format!(
+            "its title has {} bytes, 1 to {TITLE_BYTES_MAX} are allowed",
+            title.len()
+        )));
+    }
+    let groups = match &human.groups {
+        Some(form) => deciding.fill(form, &begin.input, &begin.sight)?,
+        None => Arc::default(),
+    };
+    let groups: Option<Vec<String>> = match &*groups {
+        Value::Null => Some(Vec::new()),
+        Value::String(group) => Some(vec![group.clone()]),
+        Value::Array(groups) => groups.iter().map(|group| group.as_str().map(str::to_owned)).collect(),
+        _ => None,
+    };
+    match groups
+        .filter(|groups| groups.len() <= GROUPS_MAX && groups.iter().all(|one| one.len() <= GROUP_BYTES_MAX))
+    {
+        Some(groups) => Ok(Some(Arc::new(HumanTask { title, groups }))),
+        None => Err(wrong(format!(
+            "`for` must yield a text or a list of up to {GROUPS_MAX} texts of up to {GROUP_BYTES_MAX} bytes"
+        ))),
+    }
 }
 
 /// A wait for events of which none has come.
@@ -79,7 +117,10 @@ pub(super) fn arrives(deciding: &mut Deciding<'_>, event: &Arc<Value>, is_kept: 
         return;
     }
     let waiting = deciding.run.scopes.iter().filter(|(_, scope)| matches!(scope.state, State::Listening(_)));
-    let waiting: Vec<ScopeId> = waiting.map(|(id, _)| *id).collect();
+    // An answer is for the task that asked, and for no other of the same signal.
+    let answers = answers(event);
+    let waiting = waiting.map(|(id, _)| *id).filter(|id| answers.is_none_or(|answers| answers == *id));
+    let waiting: Vec<ScopeId> = waiting.collect();
     for id in waiting {
         let task = deciding.run.scopes.get(&id).map(|scope| Arc::clone(&scope.task));
         // The same event may come twice: it counts once for each task.

@@ -235,8 +235,10 @@ impl<'p> Judging<'p> {
     }
 
     fn listens(&mut self, id: ScopeId, task: &str, listening: &Listening, before: &Listen, after: &Listen) {
-        if *listening == nothing_yet(&before.to) {
-            let anew = nothing_yet(&after.to);
+        let nothing =
+            |listen: &Listen| Listening { human: listening.human.clone(), ..nothing_yet(&listen.to) };
+        if *listening == nothing(before) {
+            let anew = nothing(after);
             if anew != *listening {
                 self.verdict.migrated.listening.insert(id, anew);
             }

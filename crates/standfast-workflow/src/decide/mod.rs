@@ -34,9 +34,10 @@ pub use migrate::Remark;
 pub(crate) use migrate::{Verdict, judge};
 pub(crate) use receive::{OVER, RECEIVED};
 pub use sight::World;
-pub(crate) use sight::{Seeing, Sight, as_text, kept_secret, kind_of, over_limits, size_of};
-pub use signal::SIGNAL_TYPE;
+pub(crate) use sight::{Seeing, Sight, as_text, kept_secret, kind_of, mistakes, over_limits, size_of};
+pub(crate) use signal::ANSWERS;
 pub(crate) use signal::has_no_room;
+pub use standfast_model::workflow::SIGNAL_TYPE;
 pub use undo::UNDO_BYTES_MAX;
 
 use crate::program::{Form, Next, Outlet, Program, Step, Task, TaskId};

@@ -292,13 +292,7 @@ impl<'s> Seeing<'s> {
     }
 
     fn check(&self, schema: SchemaId, value: &Value, what: &str) -> Result<(), Problem> {
-        let mistakes = self.world.program.schema(schema).iter_errors(value).take(MISTAKES_MAX);
-        let mistakes: Vec<String> = mistakes
-            .map(|mistake| match mistake.instance_path().to_string().as_str() {
-                "" => mistake.to_string(),
-                path => format!("{path}: {mistake}"),
-            })
-            .collect();
+        let mistakes = mistakes(self.world.program.schema(schema), value);
         if mistakes.is_empty() {
             return Ok(());
         }
@@ -357,6 +351,15 @@ impl<'s> Seeing<'s> {
 }
 
 /// The same while a decision is made.
+/// Why a value is not as a schema wants it, each with its place; nothing when it is.
+pub(crate) fn mistakes(schema: &jsonschema::Validator, value: &Value) -> Vec<String> {
+    let told = |mistake: jsonschema::ValidationError<'_>| match mistake.instance_path().to_string().as_str() {
+        "" => mistake.to_string(),
+        path => format!("{path}: {mistake}"),
+    };
+    schema.iter_errors(value).take(MISTAKES_MAX).map(told).collect()
+}
+
 impl Deciding<'_> {
     pub(crate) fn seeing(&self) -> Seeing<'_> {
         Seeing { world: self.world, run: &self.run, now: self.now, is_kept: true }

@@ -5,14 +5,21 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{Deciding, RECORD_EVENTS_MAX, event_key, interests, is_full, listen, size_of};
-use crate::run::{Event, Run, Signal};
+use crate::run::{Event, Run, ScopeId, Signal};
 
-/// What the type of a signal's event begins with, before its name.
-pub const SIGNAL_TYPE: &str = "io.standfast.signal.";
 /// Most signals that a run keeps until it listens for them.
 const SIGNALS_MAX: usize = 100;
 /// Most bytes of these.
 const SIGNALS_BYTES_MAX: usize = 1 << 20;
+
+/// The attribute of an answer to a task that a person does: the number of its scope.
+pub(crate) const ANSWERS: &str = "standfasttask";
+
+/// Which task an event is the answer to, if to one.
+pub(super) fn answers(event: &Value) -> Option<ScopeId> {
+    let number = event.get(ANSWERS)?.as_str()?.parse().unwrap_or(u32::MAX);
+    Some(ScopeId(number))
+}
 
 /// Whether a run has no room for another signal before it has taken some.
 pub(crate) fn has_no_room(run: &Run) -> bool {
@@ -20,9 +27,13 @@ pub(crate) fn has_no_room(run: &Run) -> bool {
     run.signals.len() >= SIGNALS_MAX || bytes >= SIGNALS_BYTES_MAX
 }
 
-/// A signal came in. One that came before changes nothing.
+/// A signal came in. One that came before changes nothing, nor does an answer to a task that waits no more.
 pub(super) fn arrives(deciding: &mut Deciding<'_>, event: &Arc<Value>) {
     let Some(key) = event_key(event) else { return };
+    let answers = answers(event);
+    if answers.is_some_and(|id| deciding.run.human_tasks().all(|(open, _)| open != id)) {
+        return;
+    }
     let is_kept = deciding.run.signals.iter().any(|signal| signal.key == key);
     if !is_kept && !deciding.run.has_taken(&key, None) {
         deciding.note(Event::Signalled { signal: Signal { key, event: Arc::clone(event) } });

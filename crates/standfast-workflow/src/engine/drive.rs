@@ -11,6 +11,7 @@ use standfast_model::Stamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
+use super::human;
 use super::journal::{Beside, JournalError, Sleeper};
 use super::{Engine, Refused};
 use crate::ask::{self, Answer, Request};
@@ -248,7 +249,11 @@ impl Driving {
         let is_due =
             self.is_crowded || run.records.saturating_sub(self.kept.unwrap_or(0)) >= SNAPSHOT_RECORDS;
         let sleeper = (is_due && !run.status.is_final()).then(|| self.snapshot(run));
-        let beside = Beside { sleeper, has_slept: self.kept.is_some() };
+        let tasks = match self.program.asks_people() || self.run.human_tasks().next().is_some() {
+            true => human::changes(&self.run, run, self.program.name()),
+            false => Vec::new(),
+        };
+        let beside = Beside { sleeper, has_slept: self.kept.is_some(), tasks };
         let is_kept = beside.sleeper.is_some();
         let at = journal.append(run, self.program.name(), record, self.last, beside).await?;
         self.last = Some(at);

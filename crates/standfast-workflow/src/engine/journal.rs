@@ -13,6 +13,7 @@ use standfast_model::{Priority, Stamp};
 use standfast_runtime::{Backoff, Clock, Rng};
 use standfast_store::{Batch, CommitError, Health, Is, Page, ReadError, Scan, Space, Store, Version};
 
+use super::human::{OpenTask, TaskRef};
 use crate::program::WorkflowName;
 use crate::run::{Again, Digest, Origin, Problem, Record, Run, RunId, Status, given};
 
@@ -30,6 +31,8 @@ const NAMES: Space = Space::Table("workflow-names");
 const STARTS: Space = Space::Table("workflow-starts");
 /// By run: the run that goes on from it by a retry.
 const RETRIED: Space = Space::Table("workflow-retried");
+/// By run and scope: tasks that a person is to do.
+const TASKS: Space = Space::Table("workflow-tasks");
 /// Who drives runs, and how far back a recovery must read.
 const OWNER: Space = Space::Table("workflow-owner");
 
@@ -227,6 +230,8 @@ pub(super) struct Beside {
     pub(super) sleeper: Option<Sleeper>,
     /// There is a snapshot of it.
     pub(super) has_slept: bool,
+    /// Tasks that a person is to do: opened, or open no more.
+    pub(super) tasks: Vec<(TaskRef, Option<OpenTask>)>,
 }
 
 impl Journal {
@@ -308,6 +313,12 @@ impl Journal {
                 let until = kept_until.filter(|_| is_last);
                 batch = batch.put_until(&STARTS, key, run.id.to_bytes().to_vec(), until);
             }
+        }
+        for (id, task) in beside.tasks {
+            batch = match task {
+                Some(task) => batch.put(&TASKS, id.to_bytes(), json(&task)?),
+                None => batch.delete(&TASKS, id.to_bytes()),
+            };
         }
         if let Some(mut sleeper) = beside.sleeper {
             sleeper.last = Some(at);
@@ -411,6 +422,25 @@ impl Journal {
                 _ => return Ok(found),
             }
         }
+    }
+
+    /// Some of the tasks that people are to do, and whether there are no more.
+    pub(super) async fn open_tasks(
+        &self,
+        after: Option<TaskRef>,
+    ) -> Result<(Vec<OpenTask>, bool), JournalError> {
+        let mut scan = Scan::of(TASKS, "");
+        if let Some(after) = after {
+            scan = scan.after(after.to_bytes());
+        }
+        let page = self.scan(&scan).await?;
+        let tasks = page.entries.iter().map(|entry| read(&entry.value)).collect::<Result<_, _>>()?;
+        Ok((tasks, page.next.is_none()))
+    }
+
+    /// A task that a person is to do.
+    pub(super) async fn open_task(&self, id: TaskRef) -> Result<Option<OpenTask>, JournalError> {
+        self.get(&TASKS, &id.to_bytes()).await?.map(|value| read(&value)).transpose()
     }
 
     /// What must be true of a key for it to pass from one run to the one that retries it.
@@ -746,6 +776,10 @@ impl Kept for Written {
 
 impl Kept for Ended {
     const WHAT: &'static str = "how a run ended";
+}
+
+impl Kept for OpenTask {
+    const WHAT: &'static str = "a task that a person is to do";
 }
 
 impl Kept for Sleeper {

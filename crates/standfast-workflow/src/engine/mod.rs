@@ -13,6 +13,7 @@ mod awake;
 mod definitions;
 mod drive;
 mod events;
+mod human;
 mod invoke;
 mod journal;
 mod keeping;
@@ -44,6 +45,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 pub use definitions::{BadDefinition, Definition};
 pub use events::EVENTS_KEPT_FOR;
+pub use human::{BadTaskRef, OpenTask, TaskFilter, TaskRef};
 pub use invoke::Invoke;
 pub use journal::{JournalError, KEPT_FOR, RUN_BYTES_MAX, STATUS_WORDS, Summary};
 pub use lifecycle::{LIFECYCLE_MAX, Lifecycle, Told};

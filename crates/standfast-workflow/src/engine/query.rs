@@ -53,7 +53,7 @@ impl Engine {
     }
 
     /// A run that has ended, as its records tell it.
-    async fn ended_run(&self, id: RunId) -> Result<Run, Refused> {
+    pub(super) async fn ended_run(&self, id: RunId) -> Result<Run, Refused> {
         let (_, records) = self.ended_history(id).await?;
         let mut run = Run::new(id);
         records.iter().for_each(|record| run.apply(record));

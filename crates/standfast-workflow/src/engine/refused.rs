@@ -3,7 +3,7 @@
 use serde_json::Value;
 use standfast_runtime::with_causes;
 
-use super::JournalError;
+use super::{JournalError, TaskRef};
 use crate::decide::{VALUE_BYTES_MAX, over_limits, size_of};
 use crate::program::WorkflowName;
 use crate::run::RunId;
@@ -22,6 +22,9 @@ pub enum Refused {
     /// There is no such run.
     #[error("there is no run {0}, or it ended so long ago that it is not kept any more")]
     NoRun(RunId),
+    /// No such task waits for a person.
+    #[error("no task {0} waits for an answer: it was answered, given up, or never was")]
+    NoTask(TaskRef),
     /// Its document has no such query.
     #[error("the workflow {workflow} has no query `{name}`; {known}")]
     NoQuery {

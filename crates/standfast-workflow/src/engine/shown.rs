@@ -98,7 +98,12 @@ pub(crate) fn waits_for(run: &Run) -> Value {
             _ => return None,
         };
         let until = until.map(|until| until.to_string());
-        Some(json!({"task": &*scope.task, "for": kind, "since": scope.at.to_string(), "until": until}))
+        let mut told =
+            json!({"task": &*scope.task, "for": kind, "since": scope.at.to_string(), "until": until});
+        if let Some(human) = scope.state.listening().and_then(|listening| listening.human.as_ref()) {
+            told["humanTask"] = json!(human);
+        }
+        Some(told)
     });
     waits.collect()
 }

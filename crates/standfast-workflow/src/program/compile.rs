@@ -1,6 +1,7 @@
 mod access;
 mod calls;
 mod grpc;
+mod human;
 mod outside;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -202,6 +203,7 @@ impl Building<'_> {
             then: next(&task.then, names),
             step,
             key: self.optional(task.options.key.as_ref()),
+            human: self.human(task, pointer),
             compensate,
         };
         let around: Vec<Around> =
@@ -684,6 +686,7 @@ fn blank(name: Arc<str>, pointer: Arc<str>, step: Step) -> Task {
         then: Next::Continue,
         step,
         key: None,
+        human: None,
         compensate: None,
     }
 }

@@ -127,6 +127,8 @@ pub(crate) struct Task {
     pub(crate) step: Step,
     /// What names it to who is called, if the document says so.
     pub(crate) key: Option<Form>,
+    /// It waits for a person.
+    pub(crate) human: Option<Human>,
     /// What undoes it.
     pub(crate) compensate: Option<TaskId>,
 }
@@ -323,6 +325,17 @@ pub(crate) enum Backoff {
     Constant,
     Linear { increment: Option<Length>, max: Option<Length> },
     Exponential { factor: f64, max: Option<Length> },
+}
+
+/// What a person is asked to do.
+#[derive(Debug)]
+pub(crate) struct Human {
+    pub(crate) title: Form,
+    pub(crate) groups: Option<Form>,
+    /// The signal that is the answer.
+    pub(crate) signal: String,
+    /// What the answer must be: as it is written, and what checks it.
+    pub(crate) form: Option<(Arc<Value>, SchemaId)>,
 }
 
 /// Events that are waited for.
@@ -572,6 +585,16 @@ impl Program {
 
     pub(crate) fn filter(&self, id: FilterId) -> &Filter {
         &self.filters[id.0 as usize]
+    }
+
+    /// Whether a task of it waits for a person.
+    pub(crate) fn asks_people(&self) -> bool {
+        self.signals().next().is_some()
+    }
+
+    /// The signals that are answers of people.
+    pub(crate) fn signals(&self) -> impl Iterator<Item = &str> {
+        self.tasks.iter().filter_map(|task| Some(task.human.as_ref()?.signal.as_str()))
     }
 
     pub(crate) fn schema(&self, id: SchemaId) -> &jsonschema::Validator {

@@ -371,6 +371,19 @@ pub struct Listening {
     pub outputs: Vec<Arc<Value>>,
     /// No more events are waited for.
     pub is_complete: bool,
+    /// What a person is asked to do, whose answer is waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub human: Option<Arc<HumanTask>>,
+}
+
+/// What a person is asked to do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HumanTask {
+    /// What is to be done, in a line.
+    pub title: String,
+    /// For whom; for nobody in particular if this is empty.
+    #[serde(rename = "for")]
+    pub groups: Vec<String>,
 }
 
 /// A value that is there though it may be null: of an optional one serde would make nothing out of null.
@@ -422,6 +435,14 @@ impl Run {
             _ => false,
         };
         self.scopes.iter().filter(move |(_, scope)| asks(scope)).map(|(id, _)| *id)
+    }
+
+    /// The tasks that a person is to do, and what is asked.
+    pub(crate) fn human_tasks(&self) -> impl Iterator<Item = (ScopeId, &Arc<HumanTask>)> + '_ {
+        self.scopes.iter().filter_map(|(id, scope)| match &scope.state {
+            State::Listening(listening) if !listening.is_complete => Some((*id, listening.human.as_ref()?)),
+            _ => None,
+        })
     }
 
     /// The scopes that hold this one, from within to the workflow itself.

@@ -19,6 +19,7 @@ mod workflow_live;
 mod workflow_migrate;
 mod workflow_run;
 mod workflow_secrets;
+mod workflow_tasks;
 mod workflow_test;
 mod workflow_text;
 

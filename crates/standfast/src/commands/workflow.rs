@@ -33,6 +33,8 @@ pub(crate) fn workflow(args: &WorkflowArgs, call: &Call) -> Result<u8, Failure> 
         WorkflowCommand::Event(args) => super::workflow_live::event(args, call),
         WorkflowCommand::Signal(args) => super::workflow_live::signal(args, call),
         WorkflowCommand::Query(args) => super::workflow_live::query(args, call),
+        WorkflowCommand::Tasks(args) => super::workflow_tasks::tasks(args, call),
+        WorkflowCommand::Answer(args) => super::workflow_tasks::answer(args, call),
         WorkflowCommand::Test(args) => super::workflow_test::test(args, call),
     }
 }

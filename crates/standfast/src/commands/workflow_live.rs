@@ -177,7 +177,7 @@ pub(super) fn query(args: &WorkflowQueryArgs, call: &Call) -> Result<u8, Failure
 }
 
 /// A name as it stands in an address.
-fn plain<'t>(text: &'t str, what: &str) -> Result<&'t str, Failure> {
+pub(super) fn plain<'t>(text: &'t str, what: &str) -> Result<&'t str, Failure> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     match !text.is_empty() && text.chars().all(is_plain) {
         true => Ok(text),

@@ -32,7 +32,8 @@ pub use try_catch::{Catch, ErrorFilter, Try};
 pub(crate) use call::PROTOCOLS;
 pub(crate) use raise::ERROR;
 
-use super::options::{Metadata, OfTask, TaskOptions, place_of_compensate};
+use super::event::{Events, SIGNAL_TYPE};
+use super::options::{Metadata, OfTask, TaskOptions, place_of};
 use super::period::Delay;
 use super::policy::{Timeout, timeout};
 use super::value::{Condition, Expression, INPUT, Input, NAME, Named, OUTPUT, Output, Template};
@@ -299,7 +300,8 @@ fn read_task(name: &At<String>, node: &Node, cx: &mut Context<'_>) -> Option<Tas
         }
         return None;
     };
-    let compensate = has("metadata").and_then(|metadata| place_of_compensate(&metadata.value));
+    let place_of_ours = |key: &str| has("metadata").and_then(|metadata| place_of(&metadata.value, key));
+    let (compensate, human) = (place_of_ours("compensate"), place_of_ours("humanTask"));
     let mut others = words().filter(|other| *other != word && !(word == "for" && *other == "do"));
     if let Some(other) = others.find_map(has) {
         let message = format!("`{}` beside `{word}`: a task does one thing", other.key.text);
@@ -325,6 +327,14 @@ fn read_task(name: &At<String>, node: &Node, cx: &mut Context<'_>) -> Option<Tas
         }
         let kind = read(f);
         is_read = kind.is_some();
+        if let (Some(kind), Some(_), Some(place)) = (&kind, &options.human, human)
+            && !listens_for_one_signal(kind)
+            && let Some((_, cx)) = f.reading()
+        {
+            let message = "`humanTask` at a `listen` that waits for something else than one signal";
+            let hint = "what a person answers comes as a signal: `listen: {to: {one: {with: {type: io.standfast.signal.NAME}}}}`";
+            cx.reports.error_hint(place, message, hint);
+        }
         Some(Task {
             name: String::new(),
             condition,
@@ -341,6 +351,16 @@ fn read_task(name: &At<String>, node: &Node, cx: &mut Context<'_>) -> Option<Tas
     });
     // What is missing is reported when all keys were read, so only now it is known whether the reason was told.
     if is_read || cx.reports.errors() > errors { task } else { None }
+}
+
+/// Whether it waits for one event, which is a signal of a certain name.
+fn listens_for_one_signal(kind: &Kind) -> bool {
+    let Kind::Listen(listen) = kind else { return false };
+    let Events::One(filter) = &listen.to else { return false };
+    filter.with.iter().any(|(name, value)| {
+        let Template::Value(Value::String(text)) = value else { return false };
+        name == "type" && text.strip_prefix(SIGNAL_TYPE).is_some_and(|name| !name.is_empty())
+    })
 }
 
 fn text_of(entry: Option<&Entry>) -> Option<String> {
