@@ -19,16 +19,16 @@ mod sealed;
 mod secrets;
 
 pub use ask::{
-    ANSWER_BYTES_MAX, ANSWER_TIME_MAX, AgentRequest, Answer, Asked, Client, Credential, GrpcRequest, Hidden,
-    HttpAnswer, HttpRequest, McpRequest, McpTransport, ProcessAnswer, ProcessProgram, ProcessRequest,
-    Request, RunRequest, TokenWanted,
+    ANSWER_BYTES_MAX, ANSWER_TIME_MAX, AgentRequest, Answer, Asked, BuiltInRequest, Client, Credential,
+    GrpcRequest, Hidden, HttpAnswer, HttpRequest, McpRequest, McpTransport, ProcessAnswer, ProcessProgram,
+    ProcessRequest, Request, RunRequest, TokenWanted, VALUE_KEY_BYTES_MAX, ValueOperation,
 };
 pub use check::{check_document, check_text};
 pub use decide::{Cause, SIGNAL_TYPE, STEPS_MAX, Turn, UNDO_BYTES_MAX, VALUE_BYTES_MAX, World, decide};
 pub use engine::{
     BadDefinition, Definition, EVENTS_KEPT_FOR, Engine, EngineConfig, Filter, Found, Invoke, JournalError,
-    KEPT_FOR, LIFECYCLE_MAX, Lifecycle, RUN_BYTES_MAX, Refused, STATUS_WORDS, Scheduled, Shown, Stuck,
-    StuckKind, Summary, Told,
+    KEPT_FOR, KeptValue, LIFECYCLE_MAX, Lifecycle, RUN_BYTES_MAX, Refused, STATUS_WORDS, Scheduled, Shown,
+    Stuck, StuckKind, Summary, Told,
 };
 pub use expression::{Evaluator, EvaluatorConfig, ExpressionFailed, serve_expressions};
 #[cfg(feature = "trial")]

@@ -92,7 +92,7 @@ const fn meaning(status: u16) -> &'static str {
         200 => "done",
         202 => "it goes on",
         400 => "what was sent is wrong",
-        404 => "there is no such workflow or run",
+        404 => "there is no such workflow, run or value",
         409 => "the run has ended",
         413 => "the input, event or body is too large",
         429 => "too much happens to this run at the moment: again after `Retry-After`",
@@ -169,6 +169,7 @@ fn schemas() -> Value {
         ("why", text.clone()),
         ("hint", text.clone()),
     ];
+    let value = [("key", text.clone()), ("value", json!({})), ("changedAt", time()), ("changedBy", id())];
     let schedule = [
         ("workflow", reference("WorkflowName")),
         ("schedule", text.clone()),
@@ -203,6 +204,8 @@ fn schemas() -> Value {
         "Ended": {"anyOf": [reference("Run"), object(&[("id", id())], 1)]},
         "Stuck": object(&stuck, 5),
         "StuckRuns": object(&[("runs", list(reference("Stuck")))], 1),
+        "Value": object(&value, 4),
+        "Values": object(&[("values", list(reference("Value"))), ("next", json!({"type": ["string", "null"]}))], 2),
         "Schedule": object(&schedule, 6),
         "Schedules": object(&[("schedules", list(reference("Schedule")))], 1),
         "Reason": object(&[("reason", text.clone())], 0),

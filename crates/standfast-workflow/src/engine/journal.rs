@@ -224,6 +224,8 @@ pub(super) struct Beside {
     pub(super) sleeper: Option<Sleeper>,
     /// There is a snapshot of it.
     pub(super) has_slept: bool,
+    /// What else is put where; nothing: it is removed.
+    pub(super) change: Option<(&'static Space, Vec<u8>, Option<Vec<u8>>)>,
 }
 
 impl Journal {
@@ -306,6 +308,11 @@ impl Journal {
                 batch = batch.put_until(&STARTS, key, run.id.to_bytes().to_vec(), until);
             }
         }
+        batch = match beside.change {
+            Some((space, key, Some(value))) => batch.put(space, key, value),
+            Some((space, key, None)) => batch.delete(space, key),
+            None => batch,
+        };
         if let Some(mut sleeper) = beside.sleeper {
             sleeper.last = Some(at);
             batch = put_sleeper(batch, &sleeper)?;

@@ -27,6 +27,7 @@ mod search;
 mod shown;
 mod signal;
 mod trial;
+mod values;
 mod waiters;
 mod watchdog;
 mod within;
@@ -51,6 +52,8 @@ pub use schedule::Scheduled;
 pub use search::{Filter, Found};
 pub use shown::Shown;
 pub(crate) use shown::waits_for;
+pub use values::KeptValue;
+pub(crate) use values::VALUES_LISTED_MAX;
 pub use watchdog::{Stuck, StuckKind};
 
 use self::admission::Admission;
@@ -124,6 +127,7 @@ struct Inner {
     runs: Mutex<Runs>,
     events: events::Events,
     schedules: schedule::Schedules,
+    values: values::Values,
     lifecycle: lifecycle::Channel,
     rng: Mutex<Rng>,
     /// Something may be due earlier, or there is room for another run.
@@ -168,6 +172,7 @@ impl Engine {
             runs: Mutex::default(),
             events: events::Events::default(),
             schedules: schedule::Schedules::default(),
+            values: values::Values::default(),
             lifecycle: lifecycle::Channel::default(),
             rng: Mutex::new(Rng::from_entropy()),
             changed: Notify::new(),

@@ -50,7 +50,9 @@ impl Invoke for Direct {
                 grpc::ask(&self.grpc, &self.caller, request, asked.deadline).await.map(Answer::Grpc)
             }
             Request::Process(request) => process::run(request).await,
-            Request::Run(_) => Err(Standard::Runtime.problem("runs are started by the engine")),
+            Request::Run(_) | Request::BuiltIn(_) => {
+                Err(Standard::Runtime.problem("the engine does this itself"))
+            }
         }
     }
 }

@@ -202,6 +202,21 @@ pub(crate) enum Step {
     Grpc(Box<Grpc>),
     Process(Box<Process>),
     Subflow(Box<Subflow>),
+    BuiltIn(Box<BuiltIn>),
+}
+
+/// A call of a function of ours.
+#[derive(Debug)]
+pub(crate) struct BuiltIn {
+    pub(crate) function: BuiltInFunction,
+    pub(crate) with: Option<Form>,
+}
+
+/// Functions of ours, in the catalog `default`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BuiltInFunction {
+    /// Values by keys.
+    Values,
 }
 
 /// A task, and what an extension does around it.

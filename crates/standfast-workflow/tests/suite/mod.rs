@@ -28,3 +28,4 @@ mod secrets_kept;
 mod signals;
 mod stuck;
 mod survive;
+mod values;

@@ -152,7 +152,7 @@ fn time(text: &str, option: &str) -> Result<Stamp, Failure> {
     })
 }
 
-fn encoded(text: &str) -> String {
+pub(super) fn encoded(text: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {
         match byte {
