@@ -10,9 +10,9 @@ pub(crate) use crate::fault_args::{
 };
 pub(crate) use crate::workflow_args::{
     WorkflowArgs, WorkflowChangeArgs, WorkflowCheckArgs, WorkflowCommand, WorkflowEventArgs,
-    WorkflowFilterArgs, WorkflowListArgs, WorkflowManyArgs, WorkflowOneArgs, WorkflowQueryArgs,
-    WorkflowRedoArgs, WorkflowRenderArgs, WorkflowRetryArgs, WorkflowRunArgs, WorkflowSchedulesArgs,
-    WorkflowSignalArgs, WorkflowStartArgs, WorkflowStuckArgs, WorkflowTestArgs,
+    WorkflowFilterArgs, WorkflowKvCommand, WorkflowListArgs, WorkflowManyArgs, WorkflowOneArgs,
+    WorkflowQueryArgs, WorkflowRedoArgs, WorkflowRenderArgs, WorkflowRetryArgs, WorkflowRunArgs,
+    WorkflowSchedulesArgs, WorkflowSignalArgs, WorkflowStartArgs, WorkflowStuckArgs, WorkflowTestArgs,
 };
 
 /// Runs services so that they hold under load and failure, and proves it before production does.

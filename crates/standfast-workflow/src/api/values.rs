@@ -5,10 +5,13 @@ use serde_json::{Value, json};
 
 use super::Asked;
 use super::answer::{Answer, bad, data, problem, refused};
+use crate::decide::size_of;
 use crate::engine::{KeptValue, VALUES_LISTED_MAX};
 
 /// Values in one answer, unless asked for another number.
 const LIMIT: usize = 100;
+/// About how many bytes one answer has at most, but for a value that is larger by itself.
+const LISTED_BYTES_MAX: usize = 512 << 10;
 
 pub(super) async fn list(asked: &Asked<'_>, namespace: &str) -> Answer {
     let limit = match asked.parameter("limit").map(str::parse::<usize>) {
@@ -18,8 +21,18 @@ pub(super) async fn list(asked: &Asked<'_>, namespace: &str) -> Answer {
     };
     let (prefix, after) = (asked.parameter("prefix").unwrap_or_default(), asked.parameter("after"));
     let found = asked.engine.values(namespace, prefix, after, limit).await.map_err(|why| refused(&why))?;
-    let next = found.last().filter(|_| found.len() == limit).map(|last| last.key.clone());
-    let values: Vec<Value> = found.into_iter().map(as_value).collect();
+    let (mut bytes, mut is_whole) = (0, found.len() < limit);
+    let mut values: Vec<Value> = Vec::new();
+    for kept in found {
+        let value = as_value(kept);
+        bytes += size_of(&value);
+        if bytes > LISTED_BYTES_MAX && !values.is_empty() {
+            is_whole = false;
+            break;
+        }
+        values.push(value);
+    }
+    let next = values.last().filter(|_| !is_whole).map(|last| last["key"].clone());
     Ok(data(StatusCode::OK, &json!({"values": values, "next": next})))
 }
 
