@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use crate::fault_args::{
     FaultAddArgs, FaultArgs, FaultCommand, FaultRemoveArgs, FaultSpec, FaultTokenArgs, NamedStack,
 };
+pub(crate) use crate::migrate_args::WorkflowMigrateArgs;
 pub(crate) use crate::workflow_args::{
     WorkflowArgs, WorkflowChangeArgs, WorkflowCheckArgs, WorkflowCommand, WorkflowEventArgs,
     WorkflowFilterArgs, WorkflowKvCommand, WorkflowListArgs, WorkflowManyArgs, WorkflowOneArgs,

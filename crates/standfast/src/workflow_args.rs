@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::fault_args::NamedStack;
+use crate::migrate_args::{MIGRATE_EXAMPLES, WorkflowMigrateArgs};
 
 const CHECK_EXAMPLES: &str = "Examples:
   standfast workflow check                         all documents in workflows/
@@ -156,6 +157,9 @@ pub(crate) enum WorkflowCommand {
     /// Begin another run from a task of one that has ended: what comes from there on is done again, by new Idempotency-Keys
     #[command(after_help = REDO_EXAMPLES)]
     Redo(WorkflowRedoArgs),
+    /// Have runs go on by another version of their document, or tell why they cannot
+    #[command(after_help = MIGRATE_EXAMPLES)]
+    Migrate(WorkflowMigrateArgs),
     /// Give an event (CloudEvents 1.0, as JSON) to the runs that wait for it
     #[command(after_help = EVENT_EXAMPLES)]
     Event(WorkflowEventArgs),

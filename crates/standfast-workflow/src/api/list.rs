@@ -83,6 +83,7 @@ impl Asked<'_> {
             started_before: self.time("startedBefore")?,
             input: inputs.collect::<Result<_, _>>()?,
             error: text("error"),
+            definition: None,
         })
     }
 

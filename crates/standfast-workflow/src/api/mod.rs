@@ -7,6 +7,7 @@ mod answer;
 mod bulk;
 mod events;
 mod list;
+mod migrate;
 mod openapi;
 mod routes;
 mod runs;
@@ -79,6 +80,8 @@ async fn perform(route: &Route, asked: Asked<'_>) -> Answer {
         Operation::Resume => runs::resume(&asked, asked.run()?).await,
         Operation::Retry => again::retry(&asked, asked.run()?).await,
         Operation::Redo => again::redo(&asked, asked.run()?).await,
+        Operation::Migrate => migrate::one(&asked, asked.run()?).await,
+        Operation::MigrateMany => migrate::many(&asked).await,
         Operation::Signal => signals::tell(&asked, asked.run()?, asked.variables[1]).await,
         Operation::Query => signals::query(&asked, asked.run()?, asked.variables[1]).await,
         Operation::Bulk(bulk) => bulk::change(&asked, bulk).await,

@@ -93,7 +93,7 @@ const fn meaning(status: u16) -> &'static str {
         202 => "it goes on",
         400 => "what was sent is wrong",
         404 => "there is no such workflow, run or value",
-        409 => "the run has ended",
+        409 => "the run has ended, or stands so that this cannot be done",
         413 => "the input, event or body is too large",
         429 => "too much happens to this run at the moment: again after `Retry-After`",
         503 => "runs are not driven at the moment: again after `Retry-After`",
@@ -152,6 +152,21 @@ fn schemas() -> Value {
         ("retriedBy", id()),
         ("refused", text.clone()),
     ];
+    let remark = [("task", text.clone()), ("why", text.clone())];
+    let target = [("version", text.clone()), ("definition", text.clone())];
+    let migrated = [
+        ("id", id()),
+        ("workflow", reference("WorkflowName")),
+        ("status", reference("Status")),
+        ("definition", text.clone()),
+        ("to", object(&target, 2)),
+        ("verdict", json!({"enum": ["goes", "already", "refused"]})),
+        ("reasons", list(reference("Remark"))),
+        ("notes", list(reference("Remark"))),
+        ("places", json!({"type": "object", "additionalProperties": {"type": "string"}})),
+    ];
+    let not_migrated = object(&[("id", id()), ("refused", text.clone())], 2);
+    let migrated_one = json!({"anyOf": [reference("Migrated"), not_migrated]});
     let begun = [("id", id()), ("workflow", reference("WorkflowName"))];
     let record =
         [("run", id()), ("number", number.clone()), ("at", number.clone()), ("events", list(json!({})))];
@@ -196,6 +211,9 @@ fn schemas() -> Value {
         "Run": object(&run, 7),
         "ChangedOne": object(&changed, 4),
         "ChangedMany": object(&[("runs", list(reference("ChangedOne"))), ("next", next.clone())], 2),
+        "Remark": object(&remark, 2),
+        "Migrated": object(&migrated, 9),
+        "MigratedMany": object(&[("runs", list(migrated_one)), ("next", next.clone())], 2),
         "Runs": object(&[("runs", list(reference("Run"))), ("next", next)], 2),
         "Begun": object(&begun, 2),
         "Started": {"anyOf": [reference("Run"), reference("Begun")]},

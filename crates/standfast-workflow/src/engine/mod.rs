@@ -17,6 +17,7 @@ mod invoke;
 mod journal;
 mod keeping;
 mod lifecycle;
+mod migrate;
 mod operate;
 mod programs;
 mod query;
@@ -47,6 +48,7 @@ pub use events::EVENTS_KEPT_FOR;
 pub use invoke::Invoke;
 pub use journal::{JournalError, KEPT_FOR, RUN_BYTES_MAX, STATUS_WORDS, Summary};
 pub use lifecycle::{LIFECYCLE_MAX, Lifecycle, Told};
+pub use migrate::Migration;
 pub use refused::Refused;
 pub use schedule::Scheduled;
 pub use search::{Filter, Found};
@@ -256,7 +258,6 @@ impl Engine {
         self.start_program(program, input, key, None).await
     }
 
-    /// Starts a run, for a task of another run or nobody's.
     /// What names a start in the store.
     fn start_key(name: &WorkflowName, key: Option<&str>) -> Result<Option<Arc<str>>, Refused> {
         match key {
@@ -268,6 +269,7 @@ impl Engine {
         }
     }
 
+    /// Starts a run, for a task of another run or nobody's.
     async fn start_program(
         &self,
         program: Arc<Program>,

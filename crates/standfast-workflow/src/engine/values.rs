@@ -13,6 +13,7 @@ use standfast_model::Stamp;
 use standfast_store::{Scan, Space};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+use super::journal::Change;
 use super::{Engine, JournalError, Refused, check_limits};
 use crate::ask::{ValueOperation, apply_to_value};
 use crate::run::{Event, Problem, Record, RunId, ScopeId, Standard};
@@ -50,8 +51,7 @@ impl Values {
 #[derive(Debug)]
 pub(super) struct Effect {
     scope: ScopeId,
-    /// What is put where; nothing: it is removed.
-    pub(super) change: Option<(&'static Space, Vec<u8>, Option<Vec<u8>>)>,
+    pub(super) change: Option<Change>,
     /// Nobody else reads or writes it until this is dropped.
     _alone: OwnedMutexGuard<()>,
 }
@@ -158,7 +158,7 @@ impl Engine {
                 Some(Some(serde_json::to_vec(&kept).map_err(|why| failed(&why))?))
             }
         };
-        let change = bytes.map(|bytes| (&VALUES, place(namespace, key), bytes));
+        let change = bytes.map(|value| Change { space: &VALUES, key: place(namespace, key), value });
         Ok((applied.answer, Effect { scope, change, _alone: alone }))
     }
 }

@@ -402,14 +402,19 @@ impl Building<'_> {
     }
 
     fn listen(&mut self, listen: &language::Listen, pointer: &str) -> Listen {
-        let each = listen.for_each.as_ref().map(|each| ForEach {
+        let each = listen.for_each.as_ref().map(|each| self.for_each(each, pointer, "foreach/do"));
+        Listen { to: self.events(&listen.to), read: listen.read, each, channel: None }
+    }
+
+    /// What is done for each event; its tasks stand there below the task.
+    fn for_each(&mut self, each: &language::ForEachEvent, pointer: &str, tasks: &str) -> ForEach {
+        ForEach {
             item: each.item.as_str().into(),
             at: each.at.as_str().into(),
-            list: self.list(&each.tasks, &format!("{pointer}/foreach/do")),
+            list: self.list(&each.tasks, &format!("{pointer}/{tasks}")),
             output: self.outlet(&each.output, pointer),
             export: self.outlet(&each.export, pointer),
-        });
-        Listen { to: self.events(&listen.to), read: listen.read, each }
+        }
     }
 
     fn events(&mut self, events: &language::Events) -> Events {

@@ -6,8 +6,10 @@ mod compile;
 mod cron;
 mod form;
 mod openapi;
+mod path;
 mod period;
 mod resources;
+mod shape;
 mod zone;
 
 use std::collections::{BTreeMap, HashMap};
@@ -20,13 +22,15 @@ pub(crate) use standfast_model::workflow::{
     Await, CatchUp, Failures, HttpOutput, Overlap, Parallel, Period, Read, ScheduleOptions,
 };
 
-pub(crate) use asyncapi::Publication;
+pub(crate) use asyncapi::{Channel, Wire};
 pub use compile::{Incomplete, Unsupported, compile, compile_with};
 pub(crate) use cron::Cron;
 pub(crate) use form::{Address, Form};
 pub(crate) use openapi::{Operation, Parameter, Place, Style};
+pub(crate) use path::Paths;
 pub(crate) use period::{Length, after};
 pub use resources::Resources;
+pub(crate) use shape::Shapes;
 pub(crate) use zone::Zone;
 
 use crate::expression::Filter;
@@ -219,6 +223,44 @@ pub(crate) enum BuiltInFunction {
     Values,
 }
 
+impl BuiltInFunction {
+    /// As it is called.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Values => "call: standfast.kv",
+        }
+    }
+}
+
+impl Step {
+    /// What it is, in the language's words.
+    pub(crate) const fn word(&self) -> &'static str {
+        match self {
+            Self::Do(_) => "do",
+            Self::Set(_) => "set",
+            Self::Switch(_) => "switch",
+            Self::Raise(_) => "raise",
+            Self::Wait(_) => "wait",
+            Self::For(_) => "for",
+            Self::Fork(_) => "fork",
+            Self::Try(_) => "try",
+            Self::Function { .. } => "call of a function",
+            Self::Emit(_) => "emit",
+            Self::Extended(_) => "extended",
+            Self::Listen(_) => "listen",
+            Self::Http(_) => "call: http",
+            Self::OpenApi(_) => "call: openapi",
+            Self::Publish(_) => "call: asyncapi",
+            Self::Agent(_) => "call: a2a",
+            Self::Mcp(_) => "call: mcp",
+            Self::Grpc(_) => "call: grpc",
+            Self::Process(_) => "run: shell or script",
+            Self::Subflow(_) => "run: workflow",
+            Self::BuiltIn(call) => call.function.word(),
+        }
+    }
+}
+
 /// A task, and what an extension does around it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Extended {
@@ -314,6 +356,31 @@ pub(crate) struct Listen {
     pub(crate) to: Events,
     pub(crate) read: Read,
     pub(crate) each: Option<ForEach>,
+    /// Where they come from, if they are messages of a channel.
+    pub(crate) channel: Option<Box<Subscription>>,
+}
+
+/// A channel whose messages are received.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    pub(crate) channel: Channel,
+    pub(crate) variables: Option<Form>,
+    pub(crate) access: Option<Access>,
+    /// Which messages count.
+    pub(crate) filter: Option<FilterId>,
+    pub(crate) enough: Enough,
+    /// For how long.
+    pub(crate) period: Option<Length>,
+}
+
+/// How many messages are received.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Enough {
+    Amount(u32),
+    /// As long as this holds of all that were taken, asked after each.
+    While(FilterId),
+    /// Until this holds of all that were taken, asked before each.
+    Until(FilterId),
 }
 
 /// Which events.
@@ -383,7 +450,7 @@ pub(crate) struct OpenApi {
 /// A message that is sent as an `AsyncAPI` document has it.
 #[derive(Debug)]
 pub(crate) struct Publish {
-    pub(crate) publication: Publication,
+    pub(crate) channel: Channel,
     pub(crate) variables: Option<Form>,
     pub(crate) payload: Option<Form>,
     pub(crate) headers: Option<Form>,
@@ -490,6 +557,13 @@ pub(crate) struct Subflow {
     pub(crate) name: WorkflowName,
     pub(crate) input: Option<Form>,
     pub(crate) awaited: bool,
+}
+
+/// Two that were made of the same document are the same.
+impl PartialEq for Program {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
 }
 
 impl Program {

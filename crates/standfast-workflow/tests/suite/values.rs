@@ -71,8 +71,8 @@ async fn values_are_compared_replaced_and_removed() {
     assert!(run("operation: increment, key: k").await.to_string().contains("no whole number"));
     assert_eq!(run("operation: delete, key: k").await, told(Value::Null, json!([1]), true));
     assert_eq!(run("operation: get, key: k").await, told(Value::Null, Value::Null, false));
-    let long = format!("operation: set, key: k, value: '${{ \"x\" * 300000 }}'");
-    assert!(run(&long).await.to_string().contains("larger than 262144 bytes"));
+    let long = "operation: set, key: k, value: '${ \"x\" * 300000 }'";
+    assert!(run(long).await.to_string().contains("larger than 262144 bytes"));
     assert!(run("operation: set, key: 'a b', value: 1").await.to_string().contains("visible ASCII"));
     for key in ["a/1", "a/2", "a/3", "b"] {
         run(&format!("operation: set, key: {key}, value: 1")).await;

@@ -17,6 +17,7 @@ mod workflow_bulk;
 mod workflow_kv;
 mod workflow_list;
 mod workflow_live;
+mod workflow_migrate;
 mod workflow_run;
 mod workflow_secrets;
 mod workflow_test;

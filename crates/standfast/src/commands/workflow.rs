@@ -30,6 +30,7 @@ pub(crate) fn workflow(args: &WorkflowArgs, call: &Call) -> Result<u8, Failure> 
         WorkflowCommand::Resume(args) => super::workflow_live::change(args, "resume", call),
         WorkflowCommand::Retry(args) => super::workflow_live::retry(args, call),
         WorkflowCommand::Redo(args) => super::workflow_live::redo(args, call),
+        WorkflowCommand::Migrate(args) => super::workflow_migrate::migrate(args, call),
         WorkflowCommand::Event(args) => super::workflow_live::event(args, call),
         WorkflowCommand::Signal(args) => super::workflow_live::signal(args, call),
         WorkflowCommand::Query(args) => super::workflow_live::query(args, call),

@@ -152,6 +152,7 @@ fn time(text: &str, option: &str) -> Result<Stamp, Failure> {
     })
 }
 
+/// A text as it stands in a query.
 pub(super) fn encoded(text: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {
