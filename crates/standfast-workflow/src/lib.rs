@@ -29,7 +29,7 @@ pub use decide::{
 };
 pub use engine::{
     BadDefinition, Definition, EVENTS_KEPT_FOR, Engine, EngineConfig, Filter, Found, Invoke, JournalError,
-    KEPT_FOR, KeptValue, LIFECYCLE_MAX, Lifecycle, Migration, RUN_BYTES_MAX, Refused, STATUS_WORDS,
+    KEPT_FOR, KeptValue, LIFECYCLE_MAX, Lifecycle, LockWait, Migration, RUN_BYTES_MAX, Refused, STATUS_WORDS,
     Scheduled, Shown, Stuck, StuckKind, Summary, Told,
 };
 pub use expression::{Evaluator, EvaluatorConfig, ExpressionFailed, serve_expressions};

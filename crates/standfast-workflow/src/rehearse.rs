@@ -217,7 +217,16 @@ impl Rehearsal<'_> {
 
 /// What a function of ours does where nothing is kept.
 fn built_in(values: &mut HashMap<String, Value>, request: &BuiltInRequest) -> Result<Arc<Value>, Problem> {
-    let BuiltInRequest::Value { key, operation, .. } = request;
+    let (key, operation) = match request {
+        BuiltInRequest::Value { key, operation, .. } => (key, operation),
+        // There is no other run.
+        BuiltInRequest::Lock { name, permits, .. } => {
+            return Ok(Arc::new(json!({"lock": name, "permits": permits})));
+        }
+        BuiltInRequest::Unlock { name, .. } => {
+            return Ok(Arc::new(json!({"lock": name, "released": true})));
+        }
+    };
     let value = values.entry(key.clone()).or_default();
     let applied = ask::apply_to_value(operation, value)?;
     if let Some(after) = applied.after {
@@ -314,6 +323,10 @@ fn described(task: &str, asked: &Asked) -> Value {
         Request::BuiltIn(BuiltInRequest::Value { key, operation, .. }) => {
             json!({"key": key, "operation": operation.word()})
         }
+        Request::BuiltIn(BuiltInRequest::Lock { name, permits, .. }) => {
+            json!({"lock": name, "permits": permits})
+        }
+        Request::BuiltIn(BuiltInRequest::Unlock { name, .. }) => json!({"unlock": name}),
     };
     value["task"] = task.into();
     value
@@ -340,6 +353,9 @@ fn summary(asked: &Asked) -> String {
         Request::Process(_) => "for a process".to_owned(),
         Request::Run(request) => format!("for a run of {}", request.workflow),
         Request::BuiltIn(BuiltInRequest::Value { key, .. }) => format!("for the value of `{key}`"),
+        Request::BuiltIn(BuiltInRequest::Lock { name, .. } | BuiltInRequest::Unlock { name, .. }) => {
+            format!("for the lock `{name}`")
+        }
     }
 }
 

@@ -114,6 +114,7 @@ fn schemas() -> Value {
     let list = |of: Value| json!({"type": "array", "items": of});
     let time = || json!({"type": "string", "format": "date-time"});
     let id = || reference("RunId");
+    let lock = [("lock", text.clone()), ("since", time()), ("heldBy", list(id()))];
     let run = [
         ("id", id()),
         ("workflow", reference("WorkflowName")),
@@ -127,6 +128,7 @@ fn schemas() -> Value {
         ("origin", reference("Origin")),
         ("retriedBy", id()),
         ("waitsFor", list(reference("Wait"))),
+        ("waitsForLocks", list(object(&lock, 3))),
     ];
     let name = [("namespace", text.clone()), ("name", text.clone()), ("version", text.clone())];
     let wait = [
@@ -176,7 +178,7 @@ fn schemas() -> Value {
         ("type", text.clone()),
         ("specversion", json!({"const": "1.0"})),
     ];
-    let kinds = json!({"enum": ["broken", "parked", "endless", "overdue", "unheard"]});
+    let kinds = json!({"enum": ["broken", "parked", "deadlocked", "endless", "overdue", "unheard"]});
     let stuck = [
         ("id", id()),
         ("since", text.clone()),

@@ -1,4 +1,4 @@
-//! Functions of the catalog `default` that are ours: values by keys.
+//! Functions of the catalog `default` that are ours: values by keys, and locks.
 
 use serde_json::{Value, json};
 
@@ -8,6 +8,9 @@ use crate::run::{Problem, Standard};
 
 /// Longest key of a value, in bytes.
 pub const VALUE_KEY_BYTES_MAX: usize = 200;
+
+/// Most runs that may hold one lock at a time.
+const PERMITS_MAX: u64 = 500;
 
 /// What a function of ours is asked.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +23,22 @@ pub enum BuiltInRequest {
         key: String,
         /// What is done.
         operation: ValueOperation,
+    },
+    /// A lock is taken, when it is the run's turn.
+    Lock {
+        /// The workflow's namespace: its workflows share the lock.
+        namespace: String,
+        /// Which lock.
+        name: String,
+        /// How many runs may hold it at a time.
+        permits: usize,
+    },
+    /// A lock is let go of.
+    Unlock {
+        /// The workflow's namespace.
+        namespace: String,
+        /// Which lock.
+        name: String,
     },
 }
 
@@ -79,6 +98,22 @@ pub(super) fn request(
             let key = key(&with, "key")?;
             Ok(BuiltInRequest::Value { namespace: namespace.to_owned(), key, operation: operation(&with)? })
         }
+        BuiltInFunction::Lock => {
+            let name = key(&with, "name")?;
+            only(&with, &["name", "permits"])?;
+            let permits = match with.get("permits").map(Value::as_u64) {
+                None => 1,
+                Some(Some(permits)) if (1..=PERMITS_MAX).contains(&permits) => permits,
+                Some(_) => return Err(bad(format!("`permits` is a whole number from 1 to {PERMITS_MAX}"))),
+            };
+            let permits = usize::try_from(permits).unwrap_or(1);
+            Ok(BuiltInRequest::Lock { namespace: namespace.to_owned(), name, permits })
+        }
+        BuiltInFunction::Unlock => {
+            let name = key(&with, "name")?;
+            only(&with, &["name"])?;
+            Ok(BuiltInRequest::Unlock { namespace: namespace.to_owned(), name })
+        }
     }
 }
 
@@ -109,14 +144,14 @@ fn operation(with: &Value) -> Result<ValueOperation, Problem> {
     if matches!(operation, ValueOperation::Set(Value::Null)) {
         return Err(bad("`set` has a `value`, and `delete` removes one: null is none".to_owned()));
     }
-    only(with, known)?;
+    only(with, &[&["key", "operation"], known].concat())?;
     Ok(operation)
 }
 
-/// Nothing else is said than a key, an operation and these.
+/// Nothing else is said than these.
 fn only(with: &Value, known: &[&str]) -> Result<(), Problem> {
     let names = with.as_object().into_iter().flatten().map(|(name, _)| name.as_str());
-    let is_known = |name: &&str| known.contains(name) || ["key", "operation"].contains(name);
+    let is_known = |name: &&str| known.contains(name);
     match names.into_iter().find(|name| !is_known(name)) {
         Some(unknown) => Err(bad(format!("`{unknown}` means nothing here"))),
         None => Ok(()),

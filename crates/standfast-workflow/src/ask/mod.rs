@@ -323,8 +323,8 @@ pub(crate) fn request(world: &World<'_>, run: &Run, id: ScopeId, now: Stamp) -> 
     };
     let longest = match own {
         Some(length) => after(now, writing.seeing.period(length, writing.input, &writing.sight)?),
-        // Another run may take as long as it does: it does not hang, it is driven.
-        None if matches!(request, Request::Run(_)) => now.plus(WAIT_MAX),
+        // Another run may take as long as it does: it does not hang, it is driven. So does who holds a lock.
+        None if matches!(request, Request::Run(_) | Request::BuiltIn(_)) => now.plus(WAIT_MAX),
         // Messages come when they come.
         None if asyncapi::receives(&request) => now.plus(WAIT_MAX),
         None => now.plus(ANSWER_TIME_MAX),

@@ -158,7 +158,11 @@ impl Driving {
             };
             if self.run.status.is_final() {
                 self.asking.shutdown().await;
-                return self.engine.ended(&self.run, self.program.name());
+                self.engine.ended(&self.run, self.program.name());
+                let (engine, run) = (self.engine.clone(), self.run.id);
+                // Who asks for the run this very moment learns that it is gone, and does not wait for what comes.
+                drop(self);
+                return engine.let_go(run).await;
             }
             if std::mem::take(&mut self.is_crowded) {
                 let (due, priority) = (Some(self.run.changed_at), Some(self.program.priority));
@@ -259,7 +263,9 @@ impl Driving {
         let beside = Beside { sleeper, has_slept: self.kept.is_some(), change };
         let is_kept = beside.sleeper.is_some();
         let at = journal.append(run, self.program.name(), record, self.last, beside).await?;
-        drop(effect);
+        if let Some(effect) = effect {
+            effect.is_written(&self.engine);
+        }
         self.last = Some(at);
         self.engine.wrote(run.id, at);
         self.engine.tell_lifecycle(told);
@@ -450,6 +456,15 @@ async fn ask_one(
             Request::Run(request) => Ok((engine.run_within(request, &asked.key, run).await?, None)),
             Request::BuiltIn(BuiltInRequest::Value { namespace, key, operation }) => {
                 let (value, effect) = engine.at_value((run.id, scope), namespace, key, operation).await?;
+                Ok((Answer::Value(value), Some(effect)))
+            }
+            Request::BuiltIn(BuiltInRequest::Lock { namespace, name, permits }) => {
+                let lock = (namespace.as_str(), name.as_str());
+                let (value, effect) = engine.take_lock((run.id, scope), lock, *permits).await?;
+                Ok((Answer::Value(value), Some(effect)))
+            }
+            Request::BuiltIn(BuiltInRequest::Unlock { namespace, name }) => {
+                let (value, effect) = engine.release_lock((run.id, scope), (namespace, name)).await?;
                 Ok((Answer::Value(value), Some(effect)))
             }
             _ => Ok((engine.invoke(&asked).await?, None)),

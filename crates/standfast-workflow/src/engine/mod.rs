@@ -17,6 +17,7 @@ mod invoke;
 mod journal;
 mod keeping;
 mod lifecycle;
+mod locks;
 mod migrate;
 mod operate;
 mod programs;
@@ -48,6 +49,7 @@ pub use events::EVENTS_KEPT_FOR;
 pub use invoke::Invoke;
 pub use journal::{JournalError, KEPT_FOR, RUN_BYTES_MAX, STATUS_WORDS, Summary};
 pub use lifecycle::{LIFECYCLE_MAX, Lifecycle, Told};
+pub use locks::LockWait;
 pub use migrate::Migration;
 pub use refused::Refused;
 pub use schedule::Scheduled;
@@ -130,6 +132,7 @@ struct Inner {
     events: events::Events,
     schedules: schedule::Schedules,
     values: values::Values,
+    locks: locks::Locks,
     lifecycle: lifecycle::Channel,
     rng: Mutex<Rng>,
     /// Something may be due earlier, or there is room for another run.
@@ -175,6 +178,7 @@ impl Engine {
             events: events::Events::default(),
             schedules: schedule::Schedules::default(),
             values: values::Values::default(),
+            locks: locks::Locks::default(),
             lifecycle: lifecycle::Channel::default(),
             rng: Mutex::new(Rng::from_entropy()),
             changed: Notify::new(),
@@ -183,6 +187,7 @@ impl Engine {
             stopped: watch::Sender::new(None),
         }));
         engine.read_events().await?;
+        engine.read_locks().await?;
         engine.recover().await?;
         let waking = engine.clone();
         engine.0.tasks.spawn("workflow timers", OnStop::Abort, async move { waking.wake_the_due().await });

@@ -52,11 +52,31 @@ impl Values {
 pub(super) struct Effect {
     scope: ScopeId,
     pub(super) change: Option<Change>,
+    /// The lock that others may have then.
+    wakes: Option<Vec<u8>>,
     /// Nobody else reads or writes it until this is dropped.
-    _alone: OwnedMutexGuard<()>,
+    alone: OwnedMutexGuard<()>,
 }
 
 impl Effect {
+    pub(super) fn new(scope: ScopeId, change: Option<Change>, alone: OwnedMutexGuard<()>) -> Self {
+        Self { scope, change, wakes: None, alone }
+    }
+
+    /// The same, after which others may have a lock.
+    pub(super) fn wakes(self, lock: Vec<u8>) -> Self {
+        Self { wakes: Some(lock), ..self }
+    }
+
+    /// It is written: from now on others may be at what it is about.
+    pub(super) fn is_written(self, engine: &Engine) {
+        let Self { wakes, alone, .. } = self;
+        drop(alone);
+        if let Some(lock) = wakes {
+            engine.0.locks.wake(&lock);
+        }
+    }
+
     /// Whether this record holds the end of the task: one that fails changes nothing.
     pub(super) fn is_of(&self, record: &Record) -> bool {
         record.events.iter().any(|event| matches!(event, Event::Left { scope, .. } if *scope == self.scope))
@@ -159,6 +179,6 @@ impl Engine {
             }
         };
         let change = bytes.map(|value| Change { space: &VALUES, key: place(namespace, key), value });
-        Ok((applied.answer, Effect { scope, change, _alone: alone }))
+        Ok((applied.answer, Effect::new(scope, change, alone)))
     }
 }

@@ -70,13 +70,13 @@ impl Engine {
 }
 
 /// A run that waits for another, as long as this lives.
-struct Patient<'e> {
+pub(super) struct Patient<'e> {
     engine: &'e Engine,
     run: RunId,
 }
 
 impl<'e> Patient<'e> {
-    fn new(engine: &'e Engine, run: RunId) -> Self {
+    pub(super) fn new(engine: &'e Engine, run: RunId) -> Self {
         engine.runs().is_patient(run);
         engine.0.changed.notify_one();
         Self { engine, run }

@@ -221,6 +221,10 @@ pub(crate) struct BuiltIn {
 pub(crate) enum BuiltInFunction {
     /// Values by keys.
     Values,
+    /// Takes a lock.
+    Lock,
+    /// Lets go of a lock.
+    Unlock,
 }
 
 impl BuiltInFunction {
@@ -228,6 +232,8 @@ impl BuiltInFunction {
     pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Values => "call: standfast.kv",
+            Self::Lock => "call: standfast.lock",
+            Self::Unlock => "call: standfast.unlock",
         }
     }
 }

@@ -12,6 +12,7 @@ mod full;
 mod grpc;
 mod kill;
 mod lifecycle;
+mod locks;
 mod migrate;
 mod migrate_crash;
 mod mqtt;

@@ -15,7 +15,11 @@ const DEFAULT_CATALOG: &str = "file://.";
 /// What names of functions of ours begin with.
 const OURS: &str = "standfast.";
 /// Functions of ours, as they are called.
-const BUILT_IN: [(&str, BuiltInFunction); 1] = [("standfast.kv:1.0.0@default", BuiltInFunction::Values)];
+const BUILT_IN: [(&str, BuiltInFunction); 3] = [
+    ("standfast.kv:1.0.0@default", BuiltInFunction::Values),
+    ("standfast.lock:1.0.0@default", BuiltInFunction::Lock),
+    ("standfast.unlock:1.0.0@default", BuiltInFunction::Unlock),
+];
 
 impl Building<'_> {
     /// The text of a file; `None` when it is not at hand, or cannot be had, and that was noted.
