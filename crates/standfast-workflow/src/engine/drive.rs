@@ -264,7 +264,7 @@ impl Driving {
         let is_kept = beside.sleeper.is_some();
         let at = journal.append(run, self.program.name(), record, self.last, beside).await?;
         if let Some(effect) = effect {
-            effect.is_written(&self.engine);
+            effect.written(&self.engine);
         }
         self.last = Some(at);
         self.engine.wrote(run.id, at);
@@ -332,7 +332,8 @@ impl Driving {
                 // Nothing is asked any more, and nothing written.
                 () = is_stopped(&mut self.stopped) => return Ok(None),
                 input = self.inbox.recv() => return Ok(input), // `None` when the engine is gone
-                ended = self.asking.join_next_with_id(), if has_asked => {
+                // Also of what is not needed any more: others wait for what it has for itself.
+                ended = self.asking.join_next_with_id(), if !self.asking.is_empty() => {
                     if let Some(ended) = ended
                         && let Some((scope, (answer, effect))) = self.answered(ended)
                     {

@@ -49,6 +49,8 @@ struct Known {
     claimed: BTreeMap<RunId, BTreeSet<Vec<u8>>>,
     /// By lock: tasks that wait for it, in the order of their claims.
     waiting: BTreeMap<Vec<u8>, BTreeMap<Waiter, Awaited>>,
+    /// Runs that wait for the end of another, which they began: since when, and how often.
+    within: BTreeMap<(RunId, RunId), (Stamp, usize)>,
 }
 
 /// A task that waits: since when its claim is there, and which it is.
@@ -88,10 +90,36 @@ pub struct LockWait {
     pub run: RunId,
     /// Since when.
     pub since: Stamp,
-    /// For which lock.
-    pub lock: String,
-    /// Who holds it.
+    /// For which lock; `None`: for the end of a run that it began.
+    pub lock: Option<String>,
+    /// Who holds it, or the run that is waited for.
     pub held_by: Vec<RunId>,
+}
+
+/// A run that waits for the end of another, as long as this lives.
+pub(super) struct WaitsWithin<'e> {
+    engine: &'e Engine,
+    runs: (RunId, RunId),
+}
+
+impl<'e> WaitsWithin<'e> {
+    pub(super) fn new(engine: &'e Engine, run: RunId, other: RunId) -> Self {
+        let now = engine.clock().now();
+        engine.0.locks.state().within.entry((run, other)).or_insert((now, 0)).1 += 1;
+        Self { engine, runs: (run, other) }
+    }
+}
+
+impl Drop for WaitsWithin<'_> {
+    fn drop(&mut self) {
+        let mut state = self.engine.0.locks.state();
+        if let Some((_, count)) = state.within.get_mut(&self.runs) {
+            *count -= 1;
+            if *count == 0 {
+                state.within.remove(&self.runs);
+            }
+        }
+    }
 }
 
 impl Locks {
@@ -349,23 +377,29 @@ impl Engine {
         }
     }
 
-    /// Tasks that wait for locks.
+    /// Tasks that wait for locks, and runs that wait for others.
     pub(super) fn lock_waits(&self) -> Vec<LockWait> {
         let state = self.0.locks.state();
         let all = state.waiting.iter().flat_map(|(place, waiting)| {
             waiting.iter().map(|((since, run, _), awaited)| LockWait {
                 run: *run,
                 since: *since,
-                lock: name_of(place),
+                lock: Some(name_of(place)),
                 held_by: awaited.holders.clone(),
             })
         });
-        all.collect()
+        let within = state.within.iter().map(|((run, other), (since, _))| LockWait {
+            run: *run,
+            since: *since,
+            lock: None,
+            held_by: vec![*other],
+        });
+        all.chain(within).collect()
     }
 
     /// For which locks a run waits.
     pub fn waits_for_locks(&self, run: RunId) -> Vec<LockWait> {
-        self.lock_waits().into_iter().filter(|wait| wait.run == run).collect()
+        self.lock_waits().into_iter().filter(|wait| wait.run == run && wait.lock.is_some()).collect()
     }
 }
 
@@ -409,7 +443,7 @@ mod tests {
             .map(|(run, lock, holders)| LockWait {
                 run: id(*run),
                 since: Stamp::EPOCH,
-                lock: (*lock).to_owned(),
+                lock: Some((*lock).to_owned()),
                 held_by: holders.iter().map(|holder| id(*holder)).collect(),
             })
             .collect()

@@ -69,7 +69,7 @@ impl Effect {
     }
 
     /// It is written: from now on others may be at what it is about.
-    pub(super) fn is_written(self, engine: &Engine) {
+    pub(super) fn written(self, engine: &Engine) {
         let Self { wakes, alone, .. } = self;
         drop(alone);
         if let Some(lock) = wakes {

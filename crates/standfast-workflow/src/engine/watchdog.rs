@@ -42,7 +42,7 @@ pub enum StuckKind {
     Broken,
     /// It broke the process again and again, and is not driven on until somebody resumes it.
     Parked,
-    /// It waits for a lock that only runs hold which wait for locks, too, in the end for its own.
+    /// It and others wait for each other, by locks or by runs that they began.
     Deadlocked,
     /// It waits for nothing that could happen.
     Endless,
@@ -104,11 +104,15 @@ impl Engine {
         let deadlocked = deadlocked(self.lock_waits()).into_iter().filter(|wait| wait.since <= before);
         found.extend(deadlocked.take(STUCK_MAX).map(|wait| {
             let holders: Vec<String> = wait.held_by.iter().map(RunId::to_string).collect();
-            let why = format!(
-                "it waits for the lock `{}`, held by {}, and they wait for each other",
-                wait.lock,
-                holders.join(" and ")
-            );
+            let holders = holders.join(" and ");
+            let why = match &wait.lock {
+                Some(lock) => {
+                    format!("it waits for the lock `{lock}`, held by {holders}, and they wait for each other")
+                }
+                None => format!(
+                    "it waits for the end of {holders}, which waits for a lock that this one keeps from it"
+                ),
+            };
             stuck(wait.run, wait.since, StuckKind::Deadlocked, why)
         }));
         found.extend(endless.into_iter().map(|(id, since)| {

@@ -81,7 +81,7 @@ async fn the_end_of_a_run_frees_its_locks_however_it_ends() {
     let third = quiet.start(&keeps, Value::Null).await;
     quiet.pass(5).await; // 7 s: the second has it since 5 s
     let waits = quiet.engine.waits_for_locks(third);
-    assert_eq!((waits[0].lock.as_str(), &waits[0].held_by), ("door", &vec![second]));
+    assert_eq!((waits[0].lock.as_deref(), &waits[0].held_by), (Some("door"), &vec![second]));
     assert!(quiet.engine.waits_for_locks(first).is_empty());
     quiet.engine.cancel(second, "enough").await.unwrap();
     quiet.pass(10).await;
@@ -155,6 +155,26 @@ async fn runs_that_wait_for_each_other_are_told_to_be_stuck() {
     quiet.engine.cancel(one, "one of them").await.unwrap();
     quiet.pass(1).await;
     assert_eq!(quiet.engine.wait(other).await.unwrap().status, Status::Completed);
+    assert!(quiet.engine.stuck().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_holds_what_a_run_within_it_wants_is_told_to_be_stuck() {
+    let quiet = Quiet::new().await;
+    quiet.define("inner", &format!("do:\n{}", lock("a", ""))).await;
+    let outer = format!(
+        "do:\n{}  - sub: {{ run: {{ workflow: {{ namespace: tests, name: inner, version: latest }} }} }}\n",
+        lock("a", "")
+    );
+    let outer = quiet.define("outer", &outer).await;
+    let id = quiet.start(&outer, Value::Null).await;
+    quiet.pass(60).await;
+    let stuck = quiet.engine.stuck();
+    assert_eq!(stuck.len(), 2, "{stuck:?}");
+    assert!(stuck.iter().all(|run| run.kind == StuckKind::Deadlocked), "{stuck:?}");
+    quiet.engine.cancel(id, "it cannot go on").await.unwrap();
+    quiet.pass(5).await;
+    assert_eq!(quiet.runs_of("inner").await[0].status, Status::Completed);
     assert!(quiet.engine.stuck().is_empty());
 }
 
