@@ -83,6 +83,11 @@ async fn the_end_of_a_run_frees_its_locks_however_it_ends() {
     let waits = quiet.engine.waits_for_locks(third);
     assert_eq!((waits[0].lock.as_deref(), &waits[0].held_by), (Some("door"), &vec![second]));
     assert!(quiet.engine.waits_for_locks(first).is_empty());
+    let request = http::Request::get(format!("/v1/runs/{third}")).body(bytes::Bytes::new()).unwrap();
+    let shown = standfast_workflow::api::answer(&quiet.engine, request).await;
+    let shown: Value = serde_json::from_slice(shown.body()).unwrap();
+    let waits = json!([{"lock": "door", "since": "2026-01-01T00:00:02.000Z", "heldBy": [second]}]);
+    assert_eq!(shown["waitsForLocks"], waits, "{shown}");
     quiet.engine.cancel(second, "enough").await.unwrap();
     quiet.pass(10).await;
     let ended = quiet.engine.wait(third).await.unwrap();
