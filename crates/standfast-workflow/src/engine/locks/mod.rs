@@ -4,6 +4,8 @@
 //! claim of a run that has ended counts for nothing, so that the end of a run frees its locks, however it ended and whatever
 //! happens to the process then; the claim itself is removed afterwards.
 
+mod waits;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,6 +16,8 @@ use standfast_model::Stamp;
 use standfast_store::{Batch, Scan, Space};
 use tokio::sync::{Notify, OwnedMutexGuard};
 
+pub use self::waits::LockWait;
+pub(super) use self::waits::{WaitsWithin, deadlocked};
 use super::journal::Change;
 use super::values::Effect;
 use super::within::Patient;
@@ -81,45 +85,6 @@ struct Claim {
     /// It holds the lock; else it waits for it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     holds: bool,
-}
-
-/// A task that waits for a lock.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LockWait {
-    /// Which run waits.
-    pub run: RunId,
-    /// Since when.
-    pub since: Stamp,
-    /// For which lock; `None`: for the end of a run that it began.
-    pub lock: Option<String>,
-    /// Who holds it, or the run that is waited for.
-    pub held_by: Vec<RunId>,
-}
-
-/// A run that waits for the end of another, as long as this lives.
-pub(super) struct WaitsWithin<'e> {
-    engine: &'e Engine,
-    runs: (RunId, RunId),
-}
-
-impl<'e> WaitsWithin<'e> {
-    pub(super) fn new(engine: &'e Engine, run: RunId, other: RunId) -> Self {
-        let now = engine.clock().now();
-        engine.0.locks.state().within.entry((run, other)).or_insert((now, 0)).1 += 1;
-        Self { engine, runs: (run, other) }
-    }
-}
-
-impl Drop for WaitsWithin<'_> {
-    fn drop(&mut self) {
-        let mut state = self.engine.0.locks.state();
-        if let Some((_, count)) = state.within.get_mut(&self.runs) {
-            *count -= 1;
-            if *count == 0 {
-                state.within.remove(&self.runs);
-            }
-        }
-    }
 }
 
 impl Locks {
@@ -376,31 +341,6 @@ impl Engine {
             _ => true,
         }
     }
-
-    /// Tasks that wait for locks, and runs that wait for others.
-    pub(super) fn lock_waits(&self) -> Vec<LockWait> {
-        let state = self.0.locks.state();
-        let all = state.waiting.iter().flat_map(|(place, waiting)| {
-            waiting.iter().map(|((since, run, _), awaited)| LockWait {
-                run: *run,
-                since: *since,
-                lock: Some(name_of(place)),
-                held_by: awaited.holders.clone(),
-            })
-        });
-        let within = state.within.iter().map(|((run, other), (since, _))| LockWait {
-            run: *run,
-            since: *since,
-            lock: None,
-            held_by: vec![*other],
-        });
-        all.chain(within).collect()
-    }
-
-    /// For which locks a run waits.
-    pub fn waits_for_locks(&self, run: RunId) -> Vec<LockWait> {
-        self.lock_waits().into_iter().filter(|wait| wait.run == run && wait.lock.is_some()).collect()
-    }
 }
 
 fn read(bytes: &[u8]) -> Result<Kept, JournalError> {
@@ -410,54 +350,4 @@ fn read(bytes: &[u8]) -> Result<Kept, JournalError> {
         return Err(JournalError::Unreadable(format!("a lock: format {}", kept.v)));
     }
     Ok(kept)
-}
-
-/// Those that wait for each other: none of them can go on unless one is given up. Who waits for a lock that somebody holds who does
-/// not wait is none of them.
-pub(super) fn deadlocked(waits: Vec<LockWait>) -> Vec<LockWait> {
-    let mut waiting: BTreeSet<RunId> = waits.iter().map(|wait| wait.run).collect();
-    loop {
-        let can_go_on = |wait: &LockWait| {
-            wait.held_by.is_empty() || wait.held_by.iter().any(|holder| !waiting.contains(holder))
-        };
-        let live: Vec<RunId> = waits
-            .iter()
-            .filter(|wait| waiting.contains(&wait.run) && can_go_on(wait))
-            .map(|wait| wait.run)
-            .collect();
-        if live.is_empty() {
-            break;
-        }
-        waiting.retain(|run| !live.contains(run));
-    }
-    waits.into_iter().filter(|wait| waiting.contains(&wait.run)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn waits(all: &[(u64, &str, &[u64])]) -> Vec<LockWait> {
-        let id = |number: u64| RunId::new(Stamp::from_micros(number * 1_000), 0);
-        all.iter()
-            .map(|(run, lock, holders)| LockWait {
-                run: id(*run),
-                since: Stamp::EPOCH,
-                lock: Some((*lock).to_owned()),
-                held_by: holders.iter().map(|holder| id(*holder)).collect(),
-            })
-            .collect()
-    }
-
-    #[test]
-    fn runs_that_wait_for_each_other_are_found_and_no_others() {
-        let count = |all: &[(u64, &str, &[u64])]| deadlocked(waits(all)).len();
-        assert_eq!(count(&[(1, "a", &[2]), (2, "b", &[1])]), 2);
-        assert_eq!(count(&[(1, "a", &[2]), (2, "b", &[3]), (3, "c", &[1]), (4, "a", &[2])]), 4);
-        // 2 goes on, and with it all.
-        assert_eq!(count(&[(1, "a", &[2]), (3, "c", &[1])]), 0);
-        // One of two that hold it does not wait.
-        assert_eq!(count(&[(1, "a", &[2, 5]), (2, "b", &[1])]), 0);
-        assert_eq!(count(&[(1, "a", &[2, 3]), (2, "b", &[1]), (3, "b", &[1])]), 3);
-    }
 }
