@@ -19,9 +19,9 @@ mod sealed;
 mod secrets;
 
 pub use ask::{
-    ANSWER_BYTES_MAX, ANSWER_TIME_MAX, AgentRequest, Answer, Asked, Client, Credential, GrpcRequest, Hidden,
-    HttpAnswer, HttpRequest, McpRequest, McpTransport, ProcessAnswer, ProcessProgram, ProcessRequest,
-    Request, RunRequest, TokenWanted,
+    ANSWER_BYTES_MAX, ANSWER_TIME_MAX, AgentRequest, Answer, Asked, BuiltInRequest, Client, Credential,
+    GrpcRequest, Hidden, HttpAnswer, HttpRequest, McpRequest, McpTransport, ProcessAnswer, ProcessProgram,
+    ProcessRequest, Request, RunRequest, TokenWanted, VALUE_KEY_BYTES_MAX, ValueOperation,
 };
 pub use check::{check_document, check_text};
 pub use decide::{
@@ -29,8 +29,9 @@ pub use decide::{
 };
 pub use engine::{
     BadDefinition, BadTaskRef, Definition, EVENTS_KEPT_FOR, Engine, EngineConfig, Filter, Found, Invoke,
-    JournalError, KEPT_FOR, LIFECYCLE_MAX, Lifecycle, Migration, OpenTask, RUN_BYTES_MAX, Refused,
-    STATUS_WORDS, Scheduled, Shown, Stuck, StuckKind, Summary, TaskFilter, TaskRef, Told,
+    JournalError, KEPT_FOR, KeptValue, LIFECYCLE_MAX, Lifecycle, LockWait, Migration, OpenTask,
+    RUN_BYTES_MAX, Refused, STATUS_WORDS, Scheduled, Shown, Stuck, StuckKind, Summary, TaskFilter, TaskRef,
+    Told,
 };
 pub use expression::{Evaluator, EvaluatorConfig, ExpressionFailed, serve_expressions};
 #[cfg(feature = "trial")]

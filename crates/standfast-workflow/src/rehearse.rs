@@ -13,8 +13,8 @@ use standfast_model::Stamp;
 use standfast_model::workflow::{Expected, Period, Prepared, TestCase};
 
 use crate::ask::{
-    self, Answer, Asked, HttpAnswer, HttpRequest, McpTransport, MqttDoes, ProcessAnswer, ProcessProgram,
-    Request,
+    self, Answer, Asked, BuiltInRequest, HttpAnswer, HttpRequest, McpTransport, MqttDoes, ProcessAnswer,
+    ProcessProgram, Request,
 };
 use crate::decide::{Cause, STEPS_MAX, World, decide};
 use crate::expression::Evaluator;
@@ -65,6 +65,7 @@ pub fn rehearse(program: &Program, case: &TestCase, evaluator: &Evaluator) -> Re
         asked: Vec::new(),
         answers: HashMap::new(),
         used: HashMap::new(),
+        values: HashMap::new(),
         events: case.events.iter().map(|event| after(BEGIN, event.after)).zip(&case.events).collect(),
         past: Vec::new(),
         offered: None,
@@ -90,6 +91,8 @@ struct Rehearsal<'r> {
     answers: HashMap<ScopeId, Awaited>,
     /// How many of the prepared answers each task has had.
     used: HashMap<String, usize>,
+    /// The values of keys; there are none at first.
+    values: HashMap<String, Value>,
     events: Vec<(Stamp, &'r standfast_model::workflow::TestEvent)>,
     /// Those that have come.
     past: Vec<Arc<Value>>,
@@ -168,6 +171,9 @@ impl Rehearsal<'_> {
         let used = self.used.entry(pointer.clone()).or_default();
         // The last one stands for all that follow.
         let Some(answer) = prepared.get(*used).or(prepared.last()) else {
+            if let Request::BuiltIn(request) = &asked.request {
+                return Ok((self.now, built_in(&mut self.values, request)));
+            }
             let what = summary(&asked);
             return Err(format!(
                 "the task `{name}` ({pointer}) asks {what}, and no answer is prepared: add `- task: {name}` with `http`, `process`, `output` or `error` under `answers`"
@@ -207,6 +213,26 @@ impl Rehearsal<'_> {
             Next::Time => Cause::Time,
         })
     }
+}
+
+/// What a function of ours does where nothing is kept.
+fn built_in(values: &mut HashMap<String, Value>, request: &BuiltInRequest) -> Result<Arc<Value>, Problem> {
+    let (key, operation) = match request {
+        BuiltInRequest::Value { key, operation, .. } => (key, operation),
+        // There is no other run.
+        BuiltInRequest::Lock { name, permits, .. } => {
+            return Ok(Arc::new(json!({"lock": name, "permits": permits})));
+        }
+        BuiltInRequest::Unlock { name, .. } => {
+            return Ok(Arc::new(json!({"lock": name, "released": true})));
+        }
+    };
+    let value = values.entry(key.clone()).or_default();
+    let applied = ask::apply_to_value(operation, value)?;
+    if let Some(after) = applied.after {
+        *value = after;
+    }
+    Ok(Arc::new(applied.answer))
 }
 
 fn reply(prepared: &Prepared) -> Result<Answer, String> {
@@ -294,6 +320,13 @@ fn described(task: &str, asked: &Asked) -> Value {
             }
         }
         Request::Run(request) => json!({"workflow": request.workflow.to_string(), "input": *request.input}),
+        Request::BuiltIn(BuiltInRequest::Value { key, operation, .. }) => {
+            json!({"key": key, "operation": operation.word()})
+        }
+        Request::BuiltIn(BuiltInRequest::Lock { name, permits, .. }) => {
+            json!({"lock": name, "permits": permits})
+        }
+        Request::BuiltIn(BuiltInRequest::Unlock { name, .. }) => json!({"unlock": name}),
     };
     value["task"] = task.into();
     value
@@ -319,6 +352,10 @@ fn summary(asked: &Asked) -> String {
         Request::Mqtt(request) => format!("the broker at {}:{}", request.host, request.port),
         Request::Process(_) => "for a process".to_owned(),
         Request::Run(request) => format!("for a run of {}", request.workflow),
+        Request::BuiltIn(BuiltInRequest::Value { key, .. }) => format!("for the value of `{key}`"),
+        Request::BuiltIn(BuiltInRequest::Lock { name, .. } | BuiltInRequest::Unlock { name, .. }) => {
+            format!("for the lock `{name}`")
+        }
     }
 }
 

@@ -11,10 +11,10 @@ pub(crate) use crate::fault_args::{
 pub(crate) use crate::migrate_args::WorkflowMigrateArgs;
 pub(crate) use crate::workflow_args::{
     WorkflowAnswerArgs, WorkflowArgs, WorkflowChangeArgs, WorkflowCheckArgs, WorkflowCommand,
-    WorkflowEventArgs, WorkflowFilterArgs, WorkflowListArgs, WorkflowManyArgs, WorkflowOneArgs,
-    WorkflowQueryArgs, WorkflowRedoArgs, WorkflowRenderArgs, WorkflowRetryArgs, WorkflowRunArgs,
-    WorkflowSchedulesArgs, WorkflowSignalArgs, WorkflowStartArgs, WorkflowStuckArgs, WorkflowTasksArgs,
-    WorkflowTestArgs,
+    WorkflowEventArgs, WorkflowFilterArgs, WorkflowKvCommand, WorkflowListArgs, WorkflowManyArgs,
+    WorkflowOneArgs, WorkflowQueryArgs, WorkflowRedoArgs, WorkflowRenderArgs, WorkflowRetryArgs,
+    WorkflowRunArgs, WorkflowSchedulesArgs, WorkflowSignalArgs, WorkflowStartArgs, WorkflowStuckArgs,
+    WorkflowTasksArgs, WorkflowTestArgs,
 };
 
 /// Runs services so that they hold under load and failure, and proves it before production does.

@@ -46,6 +46,10 @@ const SCHEDULES_EXAMPLES: &str = "Examples:
   standfast workflow schedules --stack examples/shop
   standfast workflow schedules --json | jq -r '.schedules[] | [.workflow.name, .next] | @tsv'";
 
+const KV_EXAMPLES: &str = "Examples:
+  standfast workflow kv list shop --prefix orders/
+  standfast workflow kv get shop orders/last --json | jq .value";
+
 const CANCEL_EXAMPLES: &str = "Examples:
   standfast workflow cancel 01m83nkhpppkbm2skfgs2bd4h9
   standfast workflow cancel --workflow checkout --started-before 2h --dry-run     which, and how many
@@ -143,6 +147,9 @@ pub(crate) enum WorkflowCommand {
     /// List schedules: when the next run of each begins, and which run was the last
     #[command(after_help = SCHEDULES_EXAMPLES)]
     Schedules(WorkflowSchedulesArgs),
+    /// Look at the values that workflows keep by keys
+    #[command(after_help = KV_EXAMPLES)]
+    Kv(WorkflowKvArgs),
     /// Show where a run stands, and all that happened to it
     #[command(after_help = "Examples:\n  standfast workflow show 01m83nkhpppkbm2skfgs2bd4h9")]
     Show(WorkflowOneArgs),
@@ -286,6 +293,50 @@ pub(crate) struct WorkflowStuckArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) stack: NamedStack,
+}
+
+/// `workflow kv`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowKvArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: WorkflowKvCommand,
+}
+
+/// Looks at values.
+#[derive(Debug, Subcommand)]
+pub(crate) enum WorkflowKvCommand {
+    /// List keys and their values, in the order of the keys
+    List {
+        /// The namespace of the workflows
+        #[arg(value_name = "NAMESPACE")]
+        namespace: String,
+        /// Only keys that begin so
+        #[arg(long, value_name = "PREFIX", default_value = "")]
+        prefix: String,
+        /// At most so many
+        #[arg(long, value_name = "NUMBER", default_value_t = 100)]
+        limit: usize,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        stack: NamedStack,
+    },
+    /// Print the value of a key
+    Get {
+        /// The namespace of the workflows
+        #[arg(value_name = "NAMESPACE")]
+        namespace: String,
+        /// The key
+        #[arg(value_name = "KEY")]
+        key: String,
+        /// Print when and by which run it was changed, too
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        stack: NamedStack,
+    },
 }
 
 /// `workflow schedules`.

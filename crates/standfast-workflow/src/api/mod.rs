@@ -13,6 +13,7 @@ mod routes;
 mod runs;
 mod signals;
 mod tasks;
+mod values;
 
 use ::http::{Method, Request, Response, StatusCode};
 use bytes::Bytes;
@@ -70,6 +71,8 @@ async fn perform(route: &Route, asked: Asked<'_>) -> Answer {
         Operation::Runs => list::runs(&asked).await,
         Operation::Stuck => Ok(list::stuck(asked.engine)),
         Operation::Schedules => Ok(list::schedules(asked.engine)),
+        Operation::Values => values::list(&asked, asked.variables[0]).await,
+        Operation::Value => values::show(&asked, asked.variables[0]).await,
         Operation::Run => runs::show(&asked, asked.run()?).await,
         Operation::History => runs::history(&asked, asked.run()?).await,
         Operation::End => runs::end(&asked, asked.run()?).await,

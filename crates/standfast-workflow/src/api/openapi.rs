@@ -92,7 +92,7 @@ const fn meaning(status: u16) -> &'static str {
         200 => "done",
         202 => "it goes on",
         400 => "what was sent is wrong",
-        404 => "there is no such workflow or run",
+        404 => "there is no such workflow, run or value",
         409 => "the run has ended, or stands so that this cannot be done",
         413 => "the input, event or body is too large",
         429 => "too much happens to this run at the moment: again after `Retry-After`",
@@ -114,6 +114,7 @@ fn schemas() -> Value {
     let list = |of: Value| json!({"type": "array", "items": of});
     let time = || json!({"type": "string", "format": "date-time"});
     let id = || reference("RunId");
+    let lock = [("lock", text.clone()), ("since", time()), ("heldBy", list(id()))];
     let run = [
         ("id", id()),
         ("workflow", reference("WorkflowName")),
@@ -127,6 +128,7 @@ fn schemas() -> Value {
         ("origin", reference("Origin")),
         ("retriedBy", id()),
         ("waitsFor", list(reference("Wait"))),
+        ("waitsForLocks", list(object(&lock, 3))),
     ];
     let name = [("namespace", text.clone()), ("name", text.clone()), ("version", text.clone())];
     let wait = [
@@ -176,7 +178,7 @@ fn schemas() -> Value {
         ("type", text.clone()),
         ("specversion", json!({"const": "1.0"})),
     ];
-    let kinds = json!({"enum": ["broken", "parked", "endless", "overdue", "unheard"]});
+    let kinds = json!({"enum": ["broken", "parked", "deadlocked", "endless", "overdue", "unheard"]});
     let stuck = [
         ("id", id()),
         ("since", text.clone()),
@@ -184,6 +186,7 @@ fn schemas() -> Value {
         ("why", text.clone()),
         ("hint", text.clone()),
     ];
+    let value = [("key", text.clone()), ("value", json!({})), ("changedAt", time()), ("changedBy", id())];
     let schedule = [
         ("workflow", reference("WorkflowName")),
         ("schedule", text.clone()),
@@ -233,6 +236,8 @@ fn schemas() -> Value {
         "Ended": {"anyOf": [reference("Run"), object(&[("id", id())], 1)]},
         "Stuck": object(&stuck, 5),
         "StuckRuns": object(&[("runs", list(reference("Stuck")))], 1),
+        "Value": object(&value, 4),
+        "Values": object(&[("values", list(reference("Value"))), ("next", json!({"type": ["string", "null"]}))], 2),
         "Schedule": object(&schedule, 6),
         "Schedules": object(&[("schedules", list(reference("Schedule")))], 1),
         "Task": object(&task, 8),

@@ -3,6 +3,7 @@
 use ::http::Method;
 
 use super::bulk::Bulk;
+use crate::engine::VALUES_LISTED_MAX;
 
 /// What is done for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub(super) enum Operation {
     Runs,
     Stuck,
     Schedules,
+    Values,
+    Value,
     Run,
     History,
     End,
@@ -136,6 +139,11 @@ const ANSWER_BY: Parameter =
     parameter("by", Kind::Text, "who answers: the attribute `by` of the event that the task reads");
 const ANSWER_KEY: Parameter =
     parameter("Idempotency-Key", Kind::Text, "names the answer: the same once more changes nothing");
+const PREFIX: Parameter = parameter("prefix", Kind::Text, "keys that begin so");
+const VALUE_KEY: Parameter = parameter("key", Kind::Text, "which key");
+const VALUES_LIMIT: Parameter =
+    parameter("limit", Kind::Number { max: VALUES_LISTED_MAX }, "at most so many; 100 unless told");
+const AFTER_KEY: Parameter = parameter("after", Kind::Text, "where to go on: `next` of the page before");
 
 const ALL: Parameter = parameter("all", Kind::Flag, "all runs are meant, though nothing is said of them");
 const DRY_RUN: Parameter =
@@ -251,6 +259,25 @@ pub(super) const ROUTES: &[Route] = &[
         name: "listSchedules",
         summary: "Schedules that are in force, and when the next run of each begins",
         answer: "Schedules",
+        ..BASE
+    },
+    Route {
+        path: "/v1/namespaces/{namespace}/values",
+        operation: Operation::Values,
+        name: "listValues",
+        summary: "Values that workflows of a namespace keep by keys, in the order of the keys",
+        query: &[PREFIX, VALUES_LIMIT, AFTER_KEY],
+        answer: "Values",
+        ..BASE
+    },
+    Route {
+        path: "/v1/namespaces/{namespace}/value",
+        operation: Operation::Value,
+        name: "showValue",
+        summary: "The value of one key",
+        query: &[VALUE_KEY],
+        answer: "Value",
+        refused: &[404],
         ..BASE
     },
     Route {

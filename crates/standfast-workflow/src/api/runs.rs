@@ -75,6 +75,15 @@ pub(super) async fn show(asked: &Asked<'_>, id: RunId) -> Answer {
     }
     if let Some(run) = &shown.run {
         value["waitsFor"] = waits_for(run);
+        let locks: Vec<Value> = asked
+            .engine
+            .waits_for_locks(id)
+            .into_iter()
+            .map(|wait| json!({"lock": wait.lock, "since": wait.since.to_string(), "heldBy": wait.held_by}))
+            .collect();
+        if !locks.is_empty() {
+            value["waitsForLocks"] = locks.into();
+        }
     }
     Ok(data(StatusCode::OK, &value))
 }

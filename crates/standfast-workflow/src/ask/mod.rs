@@ -4,6 +4,7 @@
 mod access;
 mod agent;
 mod asyncapi;
+mod built_in;
 mod grpc;
 mod http;
 mod mcp;
@@ -14,6 +15,8 @@ mod uri;
 
 pub(crate) use self::access::sensitive;
 pub use self::access::{Client, Credential, Hidden, TokenWanted};
+pub(crate) use self::built_in::apply as apply_to_value;
+pub use self::built_in::{BuiltInRequest, VALUE_KEY_BYTES_MAX, ValueOperation};
 pub(crate) use self::http::refused;
 pub(crate) use self::uri::{form, of_http, without_query};
 
@@ -69,6 +72,8 @@ pub enum Request {
     Process(ProcessRequest),
     /// Another run.
     Run(RunRequest),
+    /// A function of ours.
+    BuiltIn(BuiltInRequest),
 }
 
 /// A request by HTTP.
@@ -285,7 +290,8 @@ pub(crate) fn request(world: &World<'_>, run: &Run, id: ScopeId, now: Stamp) -> 
         return Err(unknown_task(&scope.task));
     };
     // Expressions see the time at which the task was begun, so that a repeated request is the same.
-    let seeing = Seeing { world, run, now: scope.at, is_kept: false };
+    let is_kept = matches!(task.step, Step::BuiltIn(_));
+    let seeing = Seeing { world, run, now: scope.at, is_kept };
     let sight = Sight::of_scope(parent, task, scope);
     let key = run.key(id);
     let writing = Writing { seeing, sight, input: &scope.input, key: &key };
@@ -302,6 +308,7 @@ pub(crate) fn request(world: &World<'_>, run: &Run, id: ScopeId, now: Stamp) -> 
         Step::Grpc(call) => Request::Grpc(grpc::request(&writing, call)?),
         Step::Process(process) => Request::Process(process::request(&writing, process)?),
         Step::Subflow(subflow) => Request::Run(subflow::request(&writing, subflow)?),
+        Step::BuiltIn(call) => Request::BuiltIn(built_in::request(&writing, &program.name.namespace, call)?),
         _ => return Err(unknown_task(&scope.task)),
     };
     if let Request::Run(request) = &request
@@ -316,8 +323,8 @@ pub(crate) fn request(world: &World<'_>, run: &Run, id: ScopeId, now: Stamp) -> 
     };
     let longest = match own {
         Some(length) => after(now, writing.seeing.period(length, writing.input, &writing.sight)?),
-        // Another run may take as long as it does: it does not hang, it is driven.
-        None if matches!(request, Request::Run(_)) => now.plus(WAIT_MAX),
+        // Another run may take as long as it does: it does not hang, it is driven. So does who holds a lock.
+        None if matches!(request, Request::Run(_) | Request::BuiltIn(_)) => now.plus(WAIT_MAX),
         // Messages come when they come.
         None if asyncapi::receives(&request) => now.plus(WAIT_MAX),
         None => now.plus(ANSWER_TIME_MAX),

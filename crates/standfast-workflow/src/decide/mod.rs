@@ -377,7 +377,8 @@ impl Deciding<'_> {
             | Step::Mcp(_)
             | Step::Grpc(_)
             | Step::Process(_)
-            | Step::Subflow(_) => self.enter_scope(&begin, State::Asking),
+            | Step::Subflow(_)
+            | Step::BuiltIn(_) => self.enter_scope(&begin, State::Asking),
         }
     }
 

@@ -13,8 +13,9 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::human;
 use super::journal::{Beside, JournalError, Sleeper};
+use super::values::Effect;
 use super::{Engine, Refused};
-use crate::ask::{self, Answer, Request};
+use crate::ask::{self, Answer, BuiltInRequest, Request};
 use crate::decide::{Cause, Turn, World, decide, has_no_room, is_full};
 use crate::program::Program;
 use crate::run::{Event, Problem, Record, Run, RunId, ScopeId, Standard, State};
@@ -45,8 +46,10 @@ pub(super) struct Driving {
     /// Where the first of its records is that is not in a snapshot, or before; `u64::MAX` when all are.
     first_unkept: Arc<AtomicU64>,
     inbox: mpsc::Receiver<Input>,
-    asking: JoinSet<(ScopeId, Result<Arc<Value>, Problem>)>,
+    asking: JoinSet<(ScopeId, Answered)>,
     asked: HashMap<ScopeId, AbortHandle>,
+    /// What is written with the end of the task that was answered last.
+    effect: Option<Effect>,
     /// There was no room for it when it was started: it is put to sleep as soon as it is written.
     is_crowded: bool,
     stopped: watch::Receiver<Option<Refused>>,
@@ -86,6 +89,7 @@ impl Driving {
             inbox,
             asking: JoinSet::new(),
             asked: HashMap::new(),
+            effect: None,
             is_crowded: false,
             stopped,
         }
@@ -133,6 +137,8 @@ impl Driving {
                 Cause::Migrate { to } => self.migrate(&Arc::clone(to)).await,
                 cause => self.turn(cause).await.map(|is_unfinished| (Ok(self.run.clone()), is_unfinished)),
             };
+            // Written, or not done: from now on others may be at what it is about.
+            self.effect = None;
             let told = input.told.take();
             let is_unfinished = match turn {
                 Ok((answer, is_unfinished)) => {
@@ -153,7 +159,11 @@ impl Driving {
             };
             if self.run.status.is_final() {
                 self.asking.shutdown().await;
-                return self.engine.ended(&self.run, self.program.name());
+                self.engine.ended(&self.run, self.program.name());
+                let (engine, run) = (self.engine.clone(), self.run.id);
+                // Who asks for the run this very moment learns that it is gone, and does not wait for what comes.
+                drop(self);
+                return engine.let_go(run).await;
             }
             if std::mem::take(&mut self.is_crowded) {
                 let (due, priority) = (Some(self.run.changed_at), Some(self.program.priority));
@@ -253,9 +263,14 @@ impl Driving {
             true => human::changes(&self.run, run, self.program.name()),
             false => Vec::new(),
         };
-        let beside = Beside { sleeper, has_slept: self.kept.is_some(), tasks };
+        let effect = self.effect.take().filter(|effect| effect.is_of(&record));
+        let change = effect.as_ref().and_then(|effect| effect.change.clone());
+        let beside = Beside { sleeper, has_slept: self.kept.is_some(), change, tasks };
         let is_kept = beside.sleeper.is_some();
         let at = journal.append(run, self.program.name(), record, self.last, beside).await?;
+        if let Some(effect) = effect {
+            effect.written(&self.engine);
+        }
         self.last = Some(at);
         self.engine.wrote(run.id, at);
         self.engine.tell_lifecycle(told);
@@ -298,9 +313,11 @@ impl Driving {
             let run = Arc::clone(seen.get_or_insert_with(|| Arc::new(self.run.clone())));
             let (engine, program) = (self.engine.clone(), Arc::clone(&self.program));
             let handle = self.asking.spawn(async move {
-                let answer = ask_one(&engine, &program, &run, scope).await;
-                let answer = engine.without_secrets(&program, answer);
-                (scope, answer)
+                let (answer, effect) = match ask_one(&engine, &program, &run, scope).await {
+                    Ok((answer, effect)) => (Ok(answer), effect),
+                    Err(problem) => (Err(problem), None),
+                };
+                (scope, (engine.without_secrets(&program, answer), effect))
             });
             self.asked.insert(scope, handle);
         }
@@ -320,10 +337,12 @@ impl Driving {
                 // Nothing is asked any more, and nothing written.
                 () = is_stopped(&mut self.stopped) => return Ok(None),
                 input = self.inbox.recv() => return Ok(input), // `None` when the engine is gone
-                ended = self.asking.join_next_with_id(), if has_asked => {
+                // Also of what is not needed any more: others wait for what it has for itself.
+                ended = self.asking.join_next_with_id(), if !self.asking.is_empty() => {
                     if let Some(ended) = ended
-                        && let Some((scope, answer)) = self.answered(ended)
+                        && let Some((scope, (answer, effect))) = self.answered(ended)
                     {
+                        self.effect = effect;
                         return Ok(Some(Input { cause: Cause::Answer { scope, answer }, told: None }));
                     }
                 }
@@ -347,14 +366,15 @@ impl Driving {
     }
 
     /// Which scope was answered, and what; `None` when it is not needed any more.
-    fn answered(&mut self, ended: Ended) -> Option<(ScopeId, Result<Arc<Value>, Problem>)> {
+    fn answered(&mut self, ended: Ended) -> Option<(ScopeId, Answered)> {
         match ended {
             Ok((_, (scope, answer))) => self.asked.remove(&scope).map(|_| (scope, answer)),
             Err(broken) => {
                 let (scope, _) = self.asked.iter().find(|(_, handle)| handle.id() == broken.id())?;
                 let scope = *scope;
                 self.asked.remove(&scope);
-                Some((scope, Err(Standard::Runtime.problem("what asked for it broke: see the log"))))
+                let problem = Standard::Runtime.problem("what asked for it broke: see the log");
+                Some((scope, (Err(problem), None)))
             }
         }
     }
@@ -381,7 +401,10 @@ impl Driving {
 }
 
 /// What became of asking: by which task, and what was answered.
-type Ended = Result<(tokio::task::Id, (ScopeId, Result<Arc<Value>, Problem>)), tokio::task::JoinError>;
+type Ended = Result<(tokio::task::Id, (ScopeId, Answered)), tokio::task::JoinError>;
+
+/// What was answered, and what is written with that.
+type Answered = (Result<Arc<Value>, Problem>, Option<Effect>);
 
 fn too_large(found: usize, max: usize) -> Cause {
     let problem = format!("the run holds {found} bytes, at most {max} are allowed");
@@ -429,25 +452,39 @@ async fn ask_one(
     program: &Arc<Program>,
     run: &Run,
     scope: ScopeId,
-) -> Result<Arc<Value>, Problem> {
+) -> Result<(Arc<Value>, Option<Effect>), Problem> {
     let now = engine.clock().now();
     let asked =
         in_world(engine, program, run, move |world, run| ask::request(world, run, scope, now)).await?;
     let limit = asked.deadline.since(now);
     let answering = async {
         match &asked.request {
-            Request::Run(request) => engine.run_within(request, &asked.key, run).await,
-            _ => engine.invoke(&asked).await,
+            Request::Run(request) => Ok((engine.run_within(request, &asked.key, run).await?, None)),
+            Request::BuiltIn(BuiltInRequest::Value { namespace, key, operation }) => {
+                let (value, effect) = engine.at_value((run.id, scope), namespace, key, operation).await?;
+                Ok((Answer::Value(value), Some(effect)))
+            }
+            Request::BuiltIn(BuiltInRequest::Lock { namespace, name, permits }) => {
+                let lock = (namespace.as_str(), name.as_str());
+                let (value, effect) = engine.take_lock((run.id, scope), lock, *permits).await?;
+                Ok((Answer::Value(value), Some(effect)))
+            }
+            Request::BuiltIn(BuiltInRequest::Unlock { namespace, name }) => {
+                let (value, effect) = engine.release_lock((run.id, scope), (namespace, name)).await?;
+                Ok((Answer::Value(value), Some(effect)))
+            }
+            _ => Ok((engine.invoke(&asked).await?, None)),
         }
     };
-    let answer: Answer = match engine.clock().timeout(limit, answering).await {
+    let (answer, effect) = match engine.clock().timeout(limit, answering).await {
         Ok(answer) => answer?,
         Err(_) => {
             let detail = format!("there was no answer within {:.1} s", limit.as_secs_f64());
             return Err(Standard::Timeout.problem(detail));
         }
     };
-    engine.with_world(program, |world| ask::answered(world, run, scope, &asked, answer))
+    let answered = engine.with_world(program, |world| ask::answered(world, run, scope, &asked, answer))?;
+    Ok((answered, effect))
 }
 
 /// Evaluates expressions: here if they are cheap, else where they are in nobody's way, since they may take as long as the evaluator

@@ -232,6 +232,16 @@ pub(super) struct Beside {
     pub(super) has_slept: bool,
     /// Tasks that a person is to do: opened, or open no more.
     pub(super) tasks: Vec<(TaskRef, Option<OpenTask>)>,
+    /// What else is written.
+    pub(super) change: Option<Change>,
+}
+
+/// What is put where; nothing: it is removed.
+#[derive(Debug, Clone)]
+pub(super) struct Change {
+    pub(super) space: &'static Space,
+    pub(super) key: Vec<u8>,
+    pub(super) value: Option<Vec<u8>>,
 }
 
 impl Journal {
@@ -320,6 +330,11 @@ impl Journal {
                 None => batch.delete(&TASKS, id.to_bytes()),
             };
         }
+        batch = match beside.change {
+            Some(Change { space, key, value: Some(value) }) => batch.put(space, key, value),
+            Some(Change { space, key, value: None }) => batch.delete(space, key),
+            None => batch,
+        };
         if let Some(mut sleeper) = beside.sleeper {
             sleeper.last = Some(at);
             batch = put_sleeper(batch, &sleeper)?;

@@ -18,6 +18,7 @@ mod invoke;
 mod journal;
 mod keeping;
 mod lifecycle;
+mod locks;
 mod migrate;
 mod operate;
 mod programs;
@@ -29,6 +30,7 @@ mod search;
 mod shown;
 mod signal;
 mod trial;
+mod values;
 mod waiters;
 mod watchdog;
 mod within;
@@ -49,12 +51,15 @@ pub use human::{BadTaskRef, OpenTask, TaskFilter, TaskRef};
 pub use invoke::Invoke;
 pub use journal::{JournalError, KEPT_FOR, RUN_BYTES_MAX, STATUS_WORDS, Summary};
 pub use lifecycle::{LIFECYCLE_MAX, Lifecycle, Told};
+pub use locks::LockWait;
 pub use migrate::Migration;
 pub use refused::Refused;
 pub use schedule::Scheduled;
 pub use search::{Filter, Found};
 pub use shown::Shown;
 pub(crate) use shown::waits_for;
+pub use values::KeptValue;
+pub(crate) use values::VALUES_LISTED_MAX;
 pub use watchdog::{Stuck, StuckKind};
 
 use self::admission::Admission;
@@ -128,6 +133,8 @@ struct Inner {
     runs: Mutex<Runs>,
     events: events::Events,
     schedules: schedule::Schedules,
+    values: values::Values,
+    locks: locks::Locks,
     lifecycle: lifecycle::Channel,
     rng: Mutex<Rng>,
     /// Something may be due earlier, or there is room for another run.
@@ -172,6 +179,8 @@ impl Engine {
             runs: Mutex::default(),
             events: events::Events::default(),
             schedules: schedule::Schedules::default(),
+            values: values::Values::default(),
+            locks: locks::Locks::default(),
             lifecycle: lifecycle::Channel::default(),
             rng: Mutex::new(Rng::from_entropy()),
             changed: Notify::new(),
@@ -180,6 +189,7 @@ impl Engine {
             stopped: watch::Sender::new(None),
         }));
         engine.read_events().await?;
+        engine.read_locks().await?;
         engine.recover().await?;
         let waking = engine.clone();
         engine.0.tasks.spawn("workflow timers", OnStop::Abort, async move { waking.wake_the_due().await });

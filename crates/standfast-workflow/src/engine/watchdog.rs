@@ -9,6 +9,7 @@ use std::time::Duration;
 use standfast_model::Stamp;
 
 use super::Engine;
+use super::locks::deadlocked;
 use crate::program::{Form, Step};
 use crate::run::RunId;
 
@@ -41,6 +42,8 @@ pub enum StuckKind {
     Broken,
     /// It broke the process again and again, and is not driven on until somebody resumes it.
     Parked,
+    /// It and others wait for each other, by locks or by runs that they began.
+    Deadlocked,
     /// It waits for nothing that could happen.
     Endless,
     /// It is due, and there is no room for it.
@@ -55,6 +58,7 @@ impl StuckKind {
         match self {
             Self::Broken => "broken",
             Self::Parked => "parked",
+            Self::Deadlocked => "deadlocked",
             Self::Endless => "endless",
             Self::Overdue => "overdue",
             Self::Unheard => "unheard",
@@ -65,6 +69,9 @@ impl StuckKind {
         match self {
             Self::Broken => "restart with the release or the document that it began with, or cancel it",
             Self::Parked => "see what it did last (`workflow show`), then `workflow resume` or `cancel` it",
+            Self::Deadlocked => {
+                "cancel one of them; take locks always in the same order, or with a `timeout`"
+            }
             Self::Endless => "cancel it",
             Self::Overdue => "start fewer runs, or give the services that they wait for more room",
             Self::Unheard => "publish the event, or cancel the run; a `timeout` or a `deadline` would end it",
@@ -94,6 +101,20 @@ impl Engine {
                 .into_iter()
                 .map(|(id, (since, why))| stuck(id, since, StuckKind::Parked, why.as_ref().to_owned())),
         );
+        let deadlocked = deadlocked(self.lock_waits()).into_iter().filter(|wait| wait.since <= before);
+        found.extend(deadlocked.take(STUCK_MAX).map(|wait| {
+            let holders: Vec<String> = wait.held_by.iter().map(RunId::to_string).collect();
+            let holders = holders.join(" and ");
+            let why = match &wait.lock {
+                Some(lock) => {
+                    format!("it waits for the lock `{lock}`, held by {holders}, and they wait for each other")
+                }
+                None => format!(
+                    "it waits for the end of {holders}, which waits for a lock that this one keeps from it"
+                ),
+            };
+            stuck(wait.run, wait.since, StuckKind::Deadlocked, why)
+        }));
         found.extend(endless.into_iter().map(|(id, since)| {
             let why = "it waits neither for a time nor for an event nor for an answer";
             stuck(id, since, StuckKind::Endless, why.to_owned())

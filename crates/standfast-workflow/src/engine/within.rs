@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::locks::WaitsWithin;
 use super::{Engine, Refused};
 use crate::ask::{Answer, RunRequest};
 use crate::run::{Digest, Problem, Run, RunId, Standard, Status};
@@ -50,8 +51,9 @@ impl Engine {
             return Ok(Answer::Begun);
         }
         let patient = Patient::new(self, holder);
+        let waits = WaitsWithin::new(self, holder, id);
         let ended = self.wait(id).await;
-        drop(patient);
+        drop((patient, waits));
         let summary = self.unless_stopped(ended).await.map_err(failed)?;
         match (summary.status, summary.problem) {
             (Status::Completed, _) => Ok(Answer::Run(summary.output.unwrap_or_default())),
@@ -70,13 +72,13 @@ impl Engine {
 }
 
 /// A run that waits for another, as long as this lives.
-struct Patient<'e> {
+pub(super) struct Patient<'e> {
     engine: &'e Engine,
     run: RunId,
 }
 
 impl<'e> Patient<'e> {
-    fn new(engine: &'e Engine, run: RunId) -> Self {
+    pub(super) fn new(engine: &'e Engine, run: RunId) -> Self {
         engine.runs().is_patient(run);
         engine.0.changed.notify_one();
         Self { engine, run }

@@ -53,7 +53,9 @@ impl Invoke for Direct {
             }
             Request::Mqtt(request) => mqtt::ask(&self.clock, request, asked.deadline).await,
             Request::Process(request) => process::run(request).await,
-            Request::Run(_) => Err(Standard::Runtime.problem("runs are started by the engine")),
+            Request::Run(_) | Request::BuiltIn(_) => {
+                Err(Standard::Runtime.problem("the engine does this itself"))
+            }
         }
     }
 }

@@ -476,7 +476,7 @@ impl Building<'_> {
         }
     }
 
-    fn cannot(&mut self, pointer: &str, what: &str) -> Step {
+    pub(super) fn cannot(&mut self, pointer: &str, what: &str) -> Step {
         self.refuse(pointer, what);
         Step::Switch(Vec::new())
     }

@@ -208,6 +208,36 @@ pub(crate) enum Step {
     Grpc(Box<Grpc>),
     Process(Box<Process>),
     Subflow(Box<Subflow>),
+    BuiltIn(Box<BuiltIn>),
+}
+
+/// A call of a function of ours.
+#[derive(Debug)]
+pub(crate) struct BuiltIn {
+    pub(crate) function: BuiltInFunction,
+    pub(crate) with: Option<Form>,
+}
+
+/// Functions of ours, in the catalog `default`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BuiltInFunction {
+    /// Values by keys.
+    Values,
+    /// Takes a lock.
+    Lock,
+    /// Lets go of a lock.
+    Unlock,
+}
+
+impl BuiltInFunction {
+    /// As it is called.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Values => "call: standfast.kv",
+            Self::Lock => "call: standfast.lock",
+            Self::Unlock => "call: standfast.unlock",
+        }
+    }
 }
 
 impl Step {
@@ -234,6 +264,7 @@ impl Step {
             Self::Grpc(_) => "call: grpc",
             Self::Process(_) => "run: shell or script",
             Self::Subflow(_) => "run: workflow",
+            Self::BuiltIn(call) => call.function.word(),
         }
     }
 }

@@ -43,6 +43,11 @@ do:\n  - l: { listen: { to: { one: { with: { type: go } } } } }\n";
     let fails = rig
         .define("f", "do:\n  - a: { raise: { error: { type: 'https://x.example/e', status: 418 } } }\n")
         .await;
+    rig.run(
+        "do:\n  - a: { call: 'standfast.kv:1.0.0@default', with: { operation: set, key: k, value: [ 1 ] } }\n",
+        Value::Null,
+    )
+    .await;
     let description = get(&rig, "/v1/openapi.json").await;
     let mut operations = 0;
     for (path, item) in description["paths"].as_object().unwrap() {
@@ -67,9 +72,13 @@ do:\n  - l: { listen: { to: { one: { with: { type: go } } } } }\n";
                 .replace("{name}", "w")
                 .replace("{version}", "1.0.0");
             let bad = path.replace("{id}", "01m83nkhpppkbm2skfgs2bd4h9").replace("{name}", "nobody");
-            let (good, bad) = match path.starts_with("/v1/bulk") {
-                true => (format!("{good}?all=true&limit=2"), format!("{bad}?status=completed")),
-                false => (good, bad),
+            let (good, bad) = match name {
+                _ if path.starts_with("/v1/bulk") => {
+                    (format!("{good}?all=true&limit=2"), format!("{bad}?status=completed"))
+                }
+                "showValue" => (format!("{good}?key=k"), format!("{bad}?key=nothing")),
+                "listValues" => (format!("{good}?limit=1"), format!("{bad}?limit=0")),
+                _ => (good, bad),
             };
             let good = match name {
                 "migrateRun" => format!("{good}?to=latest"),

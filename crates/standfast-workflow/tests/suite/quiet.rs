@@ -18,7 +18,7 @@ use super::crash::Mortal;
 use super::rig::{definition, evaluator};
 
 /// When paused time begins: 2026-01-01T00:00:00Z.
-const BEGIN: Stamp = Stamp::from_micros(1_767_225_600_000_000);
+pub(crate) const BEGIN: Stamp = Stamp::from_micros(1_767_225_600_000_000);
 /// Most runs that a test looks at.
 const RUNS_MAX: usize = 1_000;
 
@@ -52,7 +52,7 @@ impl Quiet {
         Self::open(Arc::new(MemoryStore::new(clock)), clock, config).await
     }
 
-    async fn over(store: Arc<dyn Store>, clock: Clock) -> Self {
+    pub(crate) async fn over(store: Arc<dyn Store>, clock: Clock) -> Self {
         let config = EngineConfig { sleep_after: Duration::from_millis(100), ..EngineConfig::default() };
         Self::open(store, clock, config).await
     }
@@ -70,6 +70,19 @@ impl Quiet {
         let opened =
             Engine::open(Arc::clone(&store), clock, tasks.clone(), evaluator(), Arc::new(Nobody), config);
         Ok(Self { engine: opened.await?, clock, store, tasks })
+    }
+
+    /// Over a store that stops for good after so many commits.
+    pub(crate) async fn dying(
+        memory: &Arc<dyn Store>,
+        clock: Clock,
+        commits: i64,
+        is_done: bool,
+    ) -> Option<(Self, Arc<Mortal>)> {
+        let mortal = Arc::new(Mortal { inner: Arc::clone(memory), left: commits.into(), is_done });
+        let config = EngineConfig { sleep_after: Duration::from_millis(100), ..EngineConfig::default() };
+        let opened = Self::try_open(Arc::clone(&mortal) as Arc<dyn Store>, clock, config).await;
+        opened.ok().map(|quiet| (quiet, mortal))
     }
 
     /// Over a store that stops for good after so many commits, for so long; then anew over what was kept. Whether it stopped.

@@ -14,6 +14,7 @@ pub(crate) mod up;
 pub(crate) mod why;
 pub(crate) mod workflow;
 mod workflow_bulk;
+mod workflow_kv;
 mod workflow_list;
 mod workflow_live;
 mod workflow_migrate;

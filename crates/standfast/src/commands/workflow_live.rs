@@ -123,6 +123,15 @@ pub(super) fn show(args: &WorkflowOneArgs, call: &Call) -> Result<u8, Failure> {
             of("since")
         ));
     }
+    for waits in summary["waitsForLocks"].as_array().into_iter().flatten() {
+        let holders: Vec<&str> =
+            waits["heldBy"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        text.push_str(&format!(
+            "       now  waits for the lock `{}`, held by {}\n",
+            waits["lock"].as_str().unwrap_or_default(),
+            if holders.is_empty() { "nobody: others are before it".to_owned() } else { holders.join(", ") }
+        ));
+    }
     call.output.data(&text)?;
     Ok(exit::DONE)
 }

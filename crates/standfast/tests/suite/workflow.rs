@@ -251,7 +251,18 @@ do:
   - a: {set: {n: '${ .n + 1 }'}}
 ",
     );
+    world.write("workflows/nightly.yaml", NIGHTLY);
+    world.write(
+        "workflows/count.yaml",
+        "document: {dsl: 1.0.3, namespace: tests, name: count, version: 1.0.0}
+do:
+  - a: {call: 'standfast.kv:1.0.0@default', with: {operation: increment, key: '${ .key }'}}
+",
+    );
     world.up().expect(0);
+    let ran = world.run(&["workflow", "schedules"]).expect(0);
+    assert!(ran.stdout.contains("[Europe/Berlin]") && ran.stdout.contains("nightly:1.0.0"), "{}", ran.stdout);
+    keeps_values(&world);
     let ran = world.run(&["workflow", "start", "pause", "--key", "k"]).expect(0);
     let id = ran.stdout.split_whitespace().next().unwrap().to_owned();
     let node = world.status()["node_pid"].as_u64().unwrap();
@@ -290,7 +301,7 @@ do:
     world
         .run(&["workflow", "start", "nobody"])
         .expect(2)
-        .says(&["there are tests/asked, tests/pause, tests/sum"]);
+        .says(&["there are tests/asked, tests/count, tests/nightly, tests/pause, tests/sum"]);
     world.run(&["workflow", "event", "nope"]).expect(2).says(&[r#"hint: write JSON: '{"id": "7", "source""#]);
     tells_and_asks(&world);
     redoes(&world);
@@ -302,6 +313,17 @@ do:
 }
 
 /// Signals and queries of a run of the stack that runs.
+fn keeps_values(world: &World) {
+    for key in ["a/1", "a/1", "a/2", "b"] {
+        let input = format!("{{\"key\": \"{key}\"}}");
+        world.run(&["workflow", "start", "count", "--input", &input, "--wait", "30s"]).expect(0);
+    }
+    let ran = world.run(&["workflow", "kv", "list", "tests", "--prefix", "a/"]).expect(0);
+    assert_eq!(ran.stdout, "a/1  2\na/2  1\n");
+    assert_eq!(world.run(&["workflow", "kv", "get", "tests", "a/1"]).expect(0).stdout, "2\n");
+    world.run(&["workflow", "kv", "get", "tests", "c"]).expect(2).says(&["the key `c` has no value"]);
+}
+
 fn tells_and_asks(world: &World) {
     let started = world.run(&["workflow", "start", "asked", "--input", r#"{"order": "o-1"}"#]).expect(0);
     let id = started.stdout.split_whitespace().next().unwrap();

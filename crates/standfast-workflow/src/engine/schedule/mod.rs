@@ -202,3 +202,30 @@ fn digest(program: &Program) -> Digest {
         options => Digest::of(format!("{text}\n{options}").as_bytes()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::program::compile;
+
+    /// As releases before the options of schedules wrote it.
+    #[test]
+    fn where_a_schedule_stood_before_there_were_options_is_read_and_goes_on() {
+        let old = r#"{"v":1,"schedule":"d","since":5,"standing":{"due":7}}"#;
+        let kept: Kept = serde_json::from_str(old).unwrap();
+        assert!(matches!(kept.standing, Standing::Due(Some(due)) if due == Stamp::from_micros(7)));
+        assert_eq!((kept.last, kept.waiting.len()), (None, 0));
+        assert_eq!(serde_json::to_string(&kept).unwrap(), old);
+        let digest_of = |options: &str| {
+            let text = format!(
+                "document: {{dsl: '1.0.3', namespace: test, name: timed, version: 0.1.0{options}}}\nschedule: {{every: PT10S}}\ndo: [a: {{set: {{a: 1}}}}]\n"
+            );
+            let read = standfast_model::workflow::parse_document("timed.yaml", text, &mut |_, _| Ok(()));
+            digest(&compile(&read.unwrap_or_else(|all| panic!("{all}")).document).unwrap())
+        };
+        assert_eq!(digest_of(""), Digest::of(br#"{"every":"PT10S"}"#));
+        let [skip, jitter] = ["overlap: skip", "jitter: PT1S"]
+            .map(|option| digest_of(&format!(", metadata: {{standfast: {{schedule: {{{option}}}}}}}")));
+        assert!(skip != jitter && skip != digest_of(""));
+    }
+}

@@ -8,10 +8,18 @@ use standfast_model::workflow::{self as language, Resource, Uri};
 use super::{Building, escape};
 use crate::expression::Compiler;
 use crate::program::resources::{address_of, function_at, function_of};
-use crate::program::{Step, TaskId};
+use crate::program::{BuiltIn, BuiltInFunction, Step, TaskId};
 
 /// Where functions of the catalog `default` are, unless the document says otherwise.
 const DEFAULT_CATALOG: &str = "file://.";
+/// What names of functions of ours begin with.
+const OURS: &str = "standfast.";
+/// Functions of ours, as they are called.
+const BUILT_IN: [(&str, BuiltInFunction); 3] = [
+    ("standfast.kv:1.0.0@default", BuiltInFunction::Values),
+    ("standfast.lock:1.0.0@default", BuiltInFunction::Lock),
+    ("standfast.unlock:1.0.0@default", BuiltInFunction::Unlock),
+];
 
 impl Building<'_> {
     /// The text of a file; `None` when it is not at hand, or cannot be had, and that was noted.
@@ -67,6 +75,9 @@ impl Building<'_> {
 
     /// Calls a function that is not in the document.
     pub(super) fn foreign(&mut self, function: &language::Function, pointer: &str) -> Step {
+        if function.name.starts_with(OURS) {
+            return self.built_in(function, pointer);
+        }
         let Some(address) = self.find(&function.name, pointer) else { return Step::Switch(Vec::new()) };
         let with = self.optional(function.with.as_ref());
         let known = self.foreign.get(&address).copied();
@@ -74,6 +85,20 @@ impl Building<'_> {
             Some(task) => Step::Function { task, with },
             None => Step::Switch(Vec::new()),
         }
+    }
+
+    fn built_in(&mut self, function: &language::Function, pointer: &str) -> Step {
+        let Some((_, found)) = BUILT_IN.into_iter().find(|(name, _)| *name == function.name) else {
+            let names = BUILT_IN.map(|(name, _)| format!("`{name}`")).join(", ");
+            return self
+                .cannot(pointer, &format!("the function `{}` (of ours there are {names})", function.name));
+        };
+        // Who publishes a function has no say over what workflows here keep.
+        if self.is_from_network {
+            return self
+                .cannot(pointer, &format!("`{}`, called by a function from elsewhere,", function.name));
+        }
+        Step::BuiltIn(Box::new(BuiltIn { function: found, with: self.optional(function.with.as_ref()) }))
     }
 
     /// Where a function is.
