@@ -35,7 +35,7 @@ struct Telling<'r> {
 
 impl Telling<'_> {
     fn event(&mut self, event: &Event) {
-        let before: BTreeMap<ScopeId, Scope> = self.run.scopes.clone();
+        let before = self.before(event);
         self.run.evolve(event, self.record.at);
         match event {
             Event::Started { .. } | Event::Continued { .. } => {
@@ -95,6 +95,39 @@ impl Telling<'_> {
             | Event::Migrated(_)
             | Event::Exported { .. } => {}
         }
+    }
+
+    /// The scopes that an event may end or say something of, as they are before it. With 10,000 branches under way a copy of all for
+    /// each event would hold up the run.
+    fn before(&self, event: &Event) -> BTreeMap<ScopeId, Scope> {
+        let scopes = &self.run.scopes;
+        let from = match event {
+            Event::Held | Event::Parked { .. } | Event::Resumed | Event::Ended { .. } => {
+                return scopes.clone();
+            }
+            Event::Done { parent, .. } => {
+                return scopes.get(parent).map(|scope| (*parent, scope.clone())).into_iter().collect();
+            }
+            Event::Left { scope, .. } | Event::Faulted { scope, .. } | Event::Restarted { scope, .. } => {
+                *scope
+            }
+            _ => return BTreeMap::new(),
+        };
+        let mut within = BTreeMap::new();
+        let Some(first) = scopes.get(&from) else { return within };
+        // What holds it tells whether it is a round.
+        if let Some(parent) = first.parent
+            && let Some(holder) = scopes.get(&parent)
+        {
+            within.insert(parent, holder.clone());
+        }
+        within.insert(from, first.clone());
+        for (id, scope) in scopes.range(from..).skip(1) {
+            if scope.parent.is_some_and(|parent| parent >= from && within.contains_key(&parent)) {
+                within.insert(*id, scope.clone());
+            }
+        }
+        within
     }
 
     fn begins(&mut self, task: &str) {
@@ -167,6 +200,15 @@ impl Telling<'_> {
             data[name] = value;
         }
         self.tell("task", what, data);
+        let status = match what {
+            "created" => Status::Pending.word(),
+            "started" | "resumed" | "retried" => Status::Running.word(),
+            ended_or_suspended => ended_or_suspended,
+        };
+        let data = json!({
+            "workflow": self.name(), "task": task, "updatedAt": self.record.at.to_string(), "status": status,
+        });
+        self.tell("task", "status-changed", data);
     }
 
     /// The qualified name of the run, as the language's examples have it.
