@@ -11,8 +11,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use standfast_model::{Priority, Stamp};
 use standfast_runtime::{Backoff, Clock, Rng};
-use standfast_store::{Batch, CommitError, Is, Page, ReadError, Scan, Space, Store, Version};
+use standfast_store::{
+    BATCH_BYTES_MAX, Batch, CommitError, Is, Page, ReadError, Scan, Space, Store, Version,
+};
 
+use super::outbox::{Row, Sink};
 use crate::program::WorkflowName;
 use crate::run::{Again, Digest, Origin, Problem, Record, Run, RunId, Status, given};
 
@@ -33,6 +36,10 @@ const RETRIED: Space = Space::Table("workflow-retried");
 /// Who drives runs, and how far back a recovery must read.
 const OWNER: Space = Space::Table("workflow-owner");
 
+/// By sequence and number: what records tell others and nobody has taken yet.
+pub(super) const OUTBOX: Space = Space::Table("workflow-lifecycle");
+
+const SINK_KEY: &[u8] = b"lifecycle-sink";
 const OWNER_KEY: &[u8] = b"owner";
 const MARK_KEY: &[u8] = b"mark";
 
@@ -40,6 +47,8 @@ const MARK_KEY: &[u8] = b"mark";
 const PART_BYTES_MAX: usize = 768 << 10;
 /// Most that one run may hold, in bytes of its snapshot: what a batch of the store can carry, with room for the rest.
 pub const RUN_BYTES_MAX: usize = 3 << 20;
+/// Bytes of a batch that are left for what the store adds to it.
+const BATCH_REST: usize = 64 << 10;
 /// How long what is known of a run that has ended is kept, unless told otherwise.
 pub const KEPT_FOR: Duration = Duration::from_secs(7 * 86_400);
 /// Records of one process have the upper bits of their sequence of their own. So no sequence is ever used again, though the last
@@ -224,6 +233,8 @@ pub(super) struct Beside {
     pub(super) sleeper: Option<Sleeper>,
     /// There is a snapshot of it.
     pub(super) has_slept: bool,
+    /// What it tells others, as it is kept until somebody has taken it.
+    pub(super) told: Vec<Vec<u8>>,
 }
 
 impl Journal {
@@ -254,7 +265,8 @@ impl Journal {
         self.sequence.load(Ordering::SeqCst)
     }
 
-    /// Writes a record and what belongs to it: done when this returns. Returns where it is.
+    /// Writes a record and what belongs to it: done when this returns. Returns where it is, and whether the snapshot was written: when
+    /// what is told leaves no room for one the next record has it.
     pub(super) async fn append(
         &self,
         run: &Run,
@@ -262,7 +274,7 @@ impl Journal {
         record: Record,
         before: Option<u64>,
         beside: Beside,
-    ) -> Result<u64, JournalError> {
+    ) -> Result<(u64, bool), JournalError> {
         let at = self.sequence.fetch_add(1, Ordering::SeqCst);
         let kept_until = Some(record.at.plus(self.kept_for));
         let (is_first, is_last) = (record.number == 0, run.status.is_final());
@@ -306,12 +318,43 @@ impl Journal {
                 batch = batch.put_until(&STARTS, key, run.id.to_bytes().to_vec(), until);
             }
         }
+        let told: usize = beside.told.iter().map(Vec::len).sum();
+        for (number, row) in (0_u32..).zip(beside.told) {
+            batch = batch.put_until(&OUTBOX, part_key(&at.to_be_bytes(), number), row, kept_until);
+        }
+        let mut is_kept = false;
         if let Some(mut sleeper) = beside.sleeper {
             sleeper.last = Some(at);
-            batch = put_sleeper(batch, &sleeper)?;
+            let whole = put_sleeper(batch.clone(), &sleeper)?;
+            is_kept = told == 0 || whole.bytes() + BATCH_REST < BATCH_BYTES_MAX;
+            batch = if is_kept { whole } else { batch };
         }
-        self.commit(batch).await?;
-        Ok(at)
+        self.commit_with(batch, told).await?;
+        Ok((at, is_kept))
+    }
+
+    /// What waits for the sink, from the first on, as much as a page of the store holds; or the last alone.
+    pub(super) async fn outbox(&self, is_last: bool) -> Result<Vec<(Vec<u8>, Row)>, JournalError> {
+        let scan = match is_last {
+            true => Scan::of(OUTBOX, "").reverse().limit(1),
+            false => Scan::of(OUTBOX, ""),
+        };
+        let page = self.scan(&scan).await?;
+        page.entries.iter().map(|entry| Ok((entry.key.to_vec(), read(&entry.value)?))).collect()
+    }
+
+    /// Where lifecycle events are sent.
+    pub(super) async fn sink(&self) -> Result<Option<Sink>, JournalError> {
+        let Some(bytes) = self.get(&OWNER, SINK_KEY).await? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map_err(|why| JournalError::Unreadable(format!("the sink: {why}")))
+    }
+
+    pub(super) async fn put_sink(&self, sink: Option<&Sink>) -> Result<(), JournalError> {
+        self.commit(match sink {
+            Some(sink) => Batch::new().put(&OWNER, SINK_KEY, json(sink)?),
+            None => Batch::new().delete(&OWNER, SINK_KEY),
+        })
+        .await
     }
 
     /// Keeps what became of a run, so that it need not be in memory.
@@ -581,7 +624,12 @@ impl Journal {
 
     /// Writes, and waits as long as the store cannot: nothing goes on that is not written.
     pub(super) async fn commit(&self, batch: Batch) -> Result<(), JournalError> {
-        let bytes = batch.bytes();
+        self.commit_with(batch, 0).await
+    }
+
+    /// The same, of which so many bytes are not the run's.
+    async fn commit_with(&self, batch: Batch, others: usize) -> Result<(), JournalError> {
+        let bytes = batch.bytes().saturating_sub(others);
         if bytes > RUN_BYTES_MAX + (512 << 10) {
             return Err(JournalError::RunTooLarge { found: bytes, max: RUN_BYTES_MAX });
         }
@@ -704,6 +752,10 @@ trait Kept {
 
 impl Kept for Written {
     const WHAT: &'static str = "a record";
+}
+
+impl Kept for Row {
+    const WHAT: &'static str = "what a record tells";
 }
 
 impl Kept for Ended {

@@ -53,9 +53,9 @@ impl Engine {
         Lifecycle(self.0.lifecycle.0.subscribe())
     }
 
-    /// What a record will tell once it is written; nothing when nobody reads.
+    /// What a record will tell once it is written; nothing when nobody reads and there is no sink.
     pub(super) fn lifecycle_of(&self, before: &Run, workflow: &WorkflowName, record: &Record) -> Vec<Value> {
-        if self.0.lifecycle.0.receiver_count() == 0 {
+        if self.0.lifecycle.0.receiver_count() == 0 && !self.outbox().has_sink() {
             Vec::new()
         } else {
             lifecycle(before, workflow, record)

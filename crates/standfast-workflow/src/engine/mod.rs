@@ -19,6 +19,7 @@ mod keeping;
 mod lifecycle;
 mod migrate;
 mod operate;
+mod outbox;
 mod programs;
 mod query;
 mod refused;
@@ -48,6 +49,7 @@ pub use invoke::Invoke;
 pub use journal::{JournalError, KEPT_FOR, RUN_BYTES_MAX, STATUS_WORDS, Summary};
 pub use lifecycle::{LIFECYCLE_MAX, Lifecycle, Told};
 pub use migrate::Migration;
+pub use outbox::{SINK_BATCH, Sink, SinkStatus};
 pub use refused::Refused;
 pub use search::{Filter, Found};
 pub use shown::Shown;
@@ -126,6 +128,7 @@ struct Inner {
     events: events::Events,
     schedules: schedule::Schedules,
     lifecycle: lifecycle::Channel,
+    outbox: outbox::Outbox,
     rng: Mutex<Rng>,
     /// Something may be due earlier, or there is room for another run.
     changed: Notify,
@@ -170,18 +173,26 @@ impl Engine {
             events: events::Events::default(),
             schedules: schedule::Schedules::default(),
             lifecycle: lifecycle::Channel::default(),
+            outbox: outbox::Outbox::default(),
             rng: Mutex::new(Rng::from_entropy()),
             changed: Notify::new(),
             is_told: AtomicBool::new(false),
             is_trying: AtomicBool::new(false),
             stopped: watch::Sender::new(None),
         }));
+        engine.read_outbox().await?;
         engine.read_events().await?;
         engine.recover().await?;
         let waking = engine.clone();
         engine.0.tasks.spawn("workflow timers", OnStop::Abort, async move { waking.wake_the_due().await });
         let watching = engine.clone();
         engine.0.tasks.spawn("workflow watchdog", OnStop::Abort, async move { watching.watch().await });
+        let sending = engine.clone();
+        engine.0.tasks.spawn(
+            "workflow lifecycle",
+            OnStop::Abort,
+            async move { sending.send_lifecycle().await },
+        );
         let marking = engine.clone();
         engine.0.tasks.spawn("workflow mark", OnStop::Abort, async move { marking.keep_marking().await });
         Ok(engine)
@@ -383,6 +394,10 @@ impl Engine {
 
     fn events(&self) -> &events::Events {
         &self.0.events
+    }
+
+    fn outbox(&self) -> &outbox::Outbox {
+        &self.0.outbox
     }
 
     fn schedules(&self) -> &schedule::Schedules {

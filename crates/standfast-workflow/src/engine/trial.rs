@@ -295,8 +295,14 @@ impl Engine {
         let told = self.lifecycle_of(&run, workflow, &record);
         run.apply(&record);
         let sleeper = Sleeper::of(&run, workflow, last, false, None);
-        let beside = Beside { sleeper: Some(sleeper), has_slept };
-        self.journal().append(&run, workflow, record, last, beside).await?;
+        let rows = self.outbox().rows(now, &told);
+        let has_told = !rows.is_empty();
+        let beside = Beside { sleeper: Some(sleeper), has_slept, told: rows };
+        let written = self.journal().append(&run, workflow, record, last, beside).await;
+        if has_told {
+            self.outbox().was_written();
+        }
+        written?;
         self.tell_lifecycle(told);
         self.events().forget(run.id);
         let mut runs = self.runs();

@@ -28,5 +28,6 @@ mod sealed;
 mod secrets;
 mod secrets_kept;
 mod signals;
+mod sink;
 mod stuck;
 mod survive;

@@ -1,0 +1,472 @@
+//! Lifecycle events on their way to a sink: each record's are written in the commit of the record, so that none is lost and none is told
+//! of what is not written; from there they are sent, in order, until the sink has taken them, and only then removed.
+//!
+//! **Invariant.** A record of a run is written before the next of that run is, so what is read from the beginning is in order for each
+//! run, whatever runs write side by side. What was sent and not removed before a crash is sent again, with the same ids.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use standfast_model::{Priority, Stamp};
+use standfast_runtime::{Backoff, Rng};
+use standfast_store::{BATCH_WRITES_MAX, Batch};
+use tokio::sync::Notify;
+
+use super::journal::OUTBOX;
+use super::{Engine, JournalError, Refused};
+use crate::ask::{Answer, Asked, HttpRequest, Request};
+use crate::run::Digest;
+
+/// What the types of all lifecycle events begin and end with.
+const TYPE: (&str, &str) = ("io.serverlessworkflow.", ".v1");
+/// Most events of one request, unless the sink says less.
+pub const SINK_BATCH: usize = 100;
+/// Most bytes of one request, and at most one event more.
+const REQUEST_BYTES_MAX: usize = 512 << 10;
+/// Most bytes of events that wait for a sink: what comes then is not told, and counted.
+const WAITING_BYTES_MAX: u64 = 1 << 30;
+/// Most bytes of an event; one that is larger is told without what its task or run yielded.
+const EVENT_BYTES_MAX: usize = 384 << 10;
+/// Most bytes of events under one key of the store, unless it is one event.
+const ROW_BYTES_MAX: u64 = 256 << 10;
+/// How long a sink may take to answer.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
+/// Between requests that the sink did not take.
+const AGAIN: Backoff = Backoff { base: Duration::from_millis(200), cap: Duration::from_secs(30) };
+/// Most of a sink's error that is shown, in characters.
+const ERROR_CHARS_MAX: usize = 300;
+
+/// Where lifecycle events are sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sink {
+    /// The address: `http://` or `https://`; a service of the stack by its name.
+    pub uri: String,
+    /// Which events, by what their types have in the middle (`workflow.completed`); all when there are none.
+    pub types: BTreeSet<String>,
+    /// Most events in one request; with 1 each is sent by itself.
+    pub batch: usize,
+    /// The secret, a text, that is shown as a bearer token.
+    pub bearer: Option<String>,
+}
+
+/// How far a sink is behind.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SinkStatus {
+    /// Where to; `None` when there is no sink.
+    pub uri: Option<String>,
+    /// How many events wait until it takes them.
+    pub waiting: u64,
+    /// When the first of these happened.
+    pub since: Option<Stamp>,
+    /// How many it has taken since this process began.
+    pub sent: u64,
+    /// How many were not told, since too many waited or they waited for too long; since this process began.
+    pub lost: u64,
+    /// Why it did not take the last request, if it did not.
+    pub error: Option<String>,
+}
+
+/// Events of one record, or some of them, as they are kept until they are taken.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Row {
+    v: u32,
+    at: Stamp,
+    /// How many events and bytes of events were kept before these.
+    before: (u64, u64),
+    bytes: u64,
+    events: Vec<Value>,
+}
+
+const FORMAT: u32 = 1;
+
+/// What is kept and sent.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    inner: Mutex<Inner>,
+    /// Something was written, or there is another sink.
+    changed: Notify,
+    lost: AtomicU64,
+    sent: AtomicU64,
+}
+
+/// Counts are of events and of their bytes.
+#[derive(Debug, Default)]
+struct Inner {
+    sink: Option<Arc<Sink>>,
+    /// All that was ever kept.
+    kept: (u64, u64),
+    /// What was kept and not removed yet.
+    waiting: (u64, u64),
+    /// Records that are being written with what they tell, and how many were.
+    writing: u64,
+    written: u64,
+    since: Option<Stamp>,
+    error: Option<String>,
+}
+
+impl Outbox {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn has_sink(&self) -> bool {
+        self.lock().sink.is_some()
+    }
+
+    /// What is to be written with a record of what it tells. Unless that is nothing, [`Outbox::was_written`] must follow.
+    pub(super) fn rows(&self, at: Stamp, told: &[Value]) -> Vec<Vec<u8>> {
+        let mut inner = self.lock();
+        let Some(sink) = inner.sink.clone() else { return Vec::new() };
+        let mut events: Vec<Value> = told.iter().filter(|event| sink.wants(event)).cloned().collect();
+        if events.is_empty() {
+            return Vec::new();
+        }
+        if inner.waiting.1 >= WAITING_BYTES_MAX {
+            self.lost.fetch_add(events.len() as u64, Ordering::SeqCst);
+            return Vec::new();
+        }
+        let mut rows: Vec<Row> = Vec::new();
+        for event in &mut events {
+            let mut bytes = event.to_string().len();
+            if bytes > EVENT_BYTES_MAX {
+                // That it ended is told; what it yielded stands in the run.
+                if let Some(data) = event.get_mut("data").and_then(Value::as_object_mut) {
+                    data.remove("output");
+                }
+                bytes = event.to_string().len();
+            }
+            match rows.last_mut().filter(|row| row.bytes + bytes as u64 <= ROW_BYTES_MAX) {
+                Some(row) => {
+                    row.events.push(event.take());
+                    row.bytes += bytes as u64;
+                }
+                None => {
+                    let before = inner.kept;
+                    rows.push(Row { v: FORMAT, at, before, bytes: bytes as u64, events: vec![event.take()] });
+                }
+            }
+            inner.kept = (inner.kept.0 + 1, inner.kept.1 + bytes as u64);
+            inner.waiting = (inner.waiting.0 + 1, inner.waiting.1 + bytes as u64);
+        }
+        inner.writing += 1;
+        inner.since.get_or_insert(at);
+        rows.iter().map(|row| serde_json::to_vec(row).expect("data can be written")).collect()
+    }
+
+    /// A record was written with what it tells, or could not be.
+    pub(super) fn was_written(&self) {
+        let mut inner = self.lock();
+        inner.writing -= 1;
+        inner.written += 1;
+        drop(inner);
+        self.changed.notify_one();
+    }
+
+    /// How many were written, unless some are being written: then nothing is known of what is not there.
+    fn written(&self) -> Option<u64> {
+        let inner = self.lock();
+        (inner.writing == 0).then_some(inner.written)
+    }
+
+    /// What was found to wait.
+    fn found(&self, rows: &[(Vec<u8>, Row)], written_before: Option<u64>) {
+        let mut inner = self.lock();
+        inner.since = rows.first().map(|(_, row)| row.at).or(inner.since);
+        let is_still = inner.writing == 0 && written_before == Some(inner.written);
+        if rows.is_empty() && is_still {
+            // What is not there any more was removed unsent, since it was too old.
+            self.lost.fetch_add(inner.waiting.0, Ordering::SeqCst);
+            (inner.waiting, inner.since) = ((0, 0), None);
+        }
+    }
+
+    fn removed(&self, row: &Row) {
+        let mut inner = self.lock();
+        let (events, bytes) = inner.waiting;
+        inner.waiting = (events.saturating_sub(row.events.len() as u64), bytes.saturating_sub(row.bytes));
+    }
+
+    pub(super) fn status(&self) -> SinkStatus {
+        let inner = self.lock();
+        SinkStatus {
+            uri: inner.sink.as_ref().map(|sink| sink.uri.clone()),
+            waiting: inner.waiting.0,
+            since: inner.since.filter(|_| inner.waiting.0 > 0),
+            sent: self.sent.load(Ordering::SeqCst),
+            lost: self.lost.load(Ordering::SeqCst),
+            error: inner.error.clone(),
+        }
+    }
+}
+
+impl Sink {
+    fn wants(&self, event: &Value) -> bool {
+        let kind = event["type"].as_str().unwrap_or_default();
+        let word = kind.strip_prefix(TYPE.0).and_then(|kind| kind.strip_suffix(TYPE.1));
+        self.types.is_empty() || word.is_some_and(|word| self.types.contains(word))
+    }
+}
+
+impl Engine {
+    /// From now on lifecycle events are sent there, at least once each and in order for each run; to nobody when there is no sink. Kept
+    /// over restarts: a process that begins goes on with what it was told last, and with the events that wait.
+    ///
+    /// # Errors
+    /// [`Refused::Wrong`] when the address is none; when it cannot be written.
+    pub async fn set_sink(&self, sink: Option<Sink>) -> Result<(), Refused> {
+        if let Some(sink) = &sink {
+            let uri = sink.uri.parse::<Uri>().ok();
+            let is_http =
+                |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
+            if !uri.as_ref().is_some_and(is_http) {
+                return Err(Refused::Wrong(format!(
+                    "`{}` is no address that events can be sent to",
+                    sink.uri
+                )));
+            }
+        }
+        if self.outbox().lock().sink.as_deref() == sink.as_ref() {
+            return Ok(());
+        }
+        self.journal().put_sink(sink.as_ref()).await?;
+        self.outbox().lock().sink = sink.map(Arc::new);
+        self.outbox().changed.notify_one();
+        Ok(())
+    }
+
+    /// How far the sink of lifecycle events is behind.
+    pub fn sink_status(&self) -> SinkStatus {
+        self.outbox().status()
+    }
+
+    /// A secret that is a text, as a bearer token.
+    fn bearer(&self, name: &str) -> Result<HeaderValue, String> {
+        let secrets = self.0.secrets.borrow();
+        let secret =
+            secrets.as_ref().and_then(|secrets| secrets.value().get(name)?.as_str().map(str::to_owned));
+        let secret = secret.ok_or_else(|| format!("there is no secret `{name}` that is a text"))?;
+        let mut value = HeaderValue::from_str(&format!("Bearer {secret}"))
+            .map_err(|_| format!("the secret `{name}` cannot be sent in a header field"))?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
+    /// What the process before was told, and what it left unsent.
+    pub(super) async fn read_outbox(&self) -> Result<(), JournalError> {
+        let sink = self.journal().sink().await?;
+        let (first, last) = (self.journal().outbox(false).await?, self.journal().outbox(true).await?);
+        let mut inner = self.outbox().lock();
+        inner.sink = sink.map(Arc::new);
+        if let (Some((_, first)), Some((_, last))) = (first.first(), last.first()) {
+            inner.kept = (last.before.0 + last.events.len() as u64, last.before.1 + last.bytes);
+            let of = |kept: u64, before: u64| kept.saturating_sub(before);
+            inner.waiting = (of(inner.kept.0, first.before.0), of(inner.kept.1, first.before.1));
+            inner.since = Some(first.at);
+        }
+        Ok(())
+    }
+
+    /// Sends what waits, as long as this process drives runs.
+    pub(super) async fn send_lifecycle(self) {
+        let mut sending =
+            Sending { engine: self, rows: Vec::new(), sent_of_first: 0, failures: 0, most: usize::MAX };
+        loop {
+            match sending.step().await {
+                Ok(()) => {}
+                Err(why) => {
+                    let why = Refused::from(why);
+                    tracing::warn!(%why, "lifecycle events are not sent");
+                    if matches!(why, Refused::Stopped(_)) {
+                        return sending.engine.stop(&why);
+                    }
+                    sending.rest(None).await;
+                }
+            }
+        }
+    }
+}
+
+/// What is being sent.
+struct Sending {
+    engine: Engine,
+    /// What was read and not removed yet, in order.
+    rows: Vec<(Vec<u8>, Row)>,
+    /// How many of the first row's events the sink has taken.
+    sent_of_first: usize,
+    failures: u32,
+    /// Most events in a request, since more were too large for the sink.
+    most: usize,
+}
+
+impl Sending {
+    /// Sends one request, or waits for something to send.
+    async fn step(&mut self) -> Result<(), JournalError> {
+        let engine = self.engine.clone();
+        let outbox = engine.outbox();
+        if self.rows.is_empty() {
+            let written = outbox.written();
+            self.rows = engine.journal().outbox(false).await?;
+            outbox.found(&self.rows, written);
+            if self.rows.is_empty() {
+                // What was written since the look has left a mark.
+                outbox.changed.notified().await;
+                return Ok(());
+            }
+        }
+        let sink = outbox.lock().sink.clone();
+        let Some(sink) = sink else {
+            // Nobody is to be told any more.
+            self.sent_of_first = 0;
+            return self.remove(usize::MAX).await;
+        };
+        let (rows, events, body) = self.request(sink.batch.min(self.most));
+        match self.post(&sink, body, events).await {
+            Ok(()) => {
+                self.engine.outbox().sent.fetch_add(events as u64, Ordering::SeqCst);
+                self.engine.outbox().lock().error = None;
+                (self.failures, self.most) = (0, usize::MAX);
+                self.sent_of_first = self.left_over(rows, events);
+                self.remove(rows).await
+            }
+            Err(Failed { is_too_large, why }) => {
+                let why: String = why.chars().take(ERROR_CHARS_MAX).collect();
+                if self.failures == 0 {
+                    tracing::warn!(sink = %sink.uri, %why, "lifecycle events are not taken: they are sent again");
+                }
+                self.engine.outbox().lock().error = Some(why);
+                if is_too_large && events > 1 {
+                    self.most = events / 2;
+                    return Ok(());
+                }
+                self.rest(Some(&sink)).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// How many of the first row that is left were sent, when so many rows are wholly sent with so many events.
+    fn left_over(&self, rows: usize, events: usize) -> usize {
+        let whole: usize = self.rows[..rows].iter().map(|(_, row)| row.events.len()).sum();
+        self.sent_of_first + events - whole
+    }
+
+    /// The body of the next request: how many rows are wholly sent by it, how many events it has.
+    fn request(&self, most: usize) -> (usize, usize, Vec<u8>) {
+        let most = most.max(1);
+        let (mut rows, mut events, mut body) = (0, 0, vec![b'[']);
+        'all: for (at, (_, row)) in self.rows.iter().enumerate() {
+            let skip = if at == 0 { self.sent_of_first } else { 0 };
+            for event in &row.events[skip.min(row.events.len())..] {
+                let text = event.to_string();
+                if events == most || events > 0 && body.len() + text.len() > REQUEST_BYTES_MAX {
+                    break 'all;
+                }
+                if events > 0 {
+                    body.push(b',');
+                }
+                body.extend_from_slice(text.as_bytes());
+                events += 1;
+            }
+            rows += 1;
+        }
+        body.push(b']');
+        (rows, events, body)
+    }
+
+    async fn post(&self, sink: &Sink, mut body: Vec<u8>, events: usize) -> Result<(), Failed> {
+        const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+        let failed = |why: String| Failed { is_too_large: false, why };
+        let mut headers = HeaderMap::new();
+        // A sink that takes one event at a time is sent it alone.
+        let kind = match sink.batch {
+            1 => {
+                body.pop();
+                body.remove(0);
+                "application/cloudevents+json"
+            }
+            _ => "application/cloudevents-batch+json",
+        };
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        let key = format!("lifecycle-{}", Digest::of(&body));
+        let quoted = HeaderValue::from_str(&format!("\"{key}\"")).map_err(|why| failed(why.to_string()))?;
+        headers.insert(KEY, quoted);
+        if let Some(name) = &sink.bearer {
+            headers.insert(AUTHORIZATION, self.engine.bearer(name).map_err(failed)?);
+        }
+        let uri: Uri = sink.uri.parse().map_err(|_| failed(format!("`{}` is no address", sink.uri)))?;
+        let now = self.engine.clock().now();
+        let http =
+            HttpRequest { method: Method::POST, uri, headers, body: Bytes::from(body), credential: None };
+        let asked = Asked {
+            key,
+            deadline: now.plus(ANSWERS_WITHIN),
+            priority: Priority::Normal,
+            share: "lifecycle".into(),
+            since: now,
+            request: Request::Http(http),
+        };
+        let answering = self.engine.clock().timeout(ANSWERS_WITHIN, self.engine.invoke(&asked));
+        let answer = match answering.await {
+            Ok(answer) => answer.map_err(|problem| failed(problem.to_string()))?,
+            Err(_) => return Err(failed(format!("no answer within {} s", ANSWERS_WITHIN.as_secs()))),
+        };
+        match answer {
+            Answer::Http(answer) if answer.status.is_success() => Ok(()),
+            Answer::Http(answer) => Err(Failed {
+                is_too_large: answer.status == StatusCode::PAYLOAD_TOO_LARGE,
+                why: format!("{events} events were answered with {}", answer.status),
+            }),
+            _ => Err(failed("it did not answer by HTTP".to_owned())),
+        }
+    }
+
+    /// Forgets rows that are wholly sent; written when this returns.
+    async fn remove(&mut self, rows: usize) -> Result<(), JournalError> {
+        let mut left = rows.min(self.rows.len());
+        while left > 0 {
+            let some = left.min(BATCH_WRITES_MAX);
+            let mut batch = Batch::new();
+            for (at, _) in &self.rows[..some] {
+                batch = batch.delete(&OUTBOX, at.clone());
+            }
+            self.engine.journal().commit(batch).await?;
+            for (_, row) in self.rows.drain(..some) {
+                self.engine.outbox().removed(&row);
+            }
+            left -= some;
+        }
+        Ok(())
+    }
+
+    /// Pauses before the next attempt; another sink ends that.
+    async fn rest(&mut self, sink: Option<&Sink>) {
+        let mut rng = Rng::seeded(self.engine.journal().next() ^ self.engine.clock().now().as_micros());
+        let until = self.engine.clock().now().plus(AGAIN.wait(self.failures, &mut rng));
+        self.failures = self.failures.saturating_add(1);
+        let outbox = self.engine.outbox();
+        loop {
+            let changed = outbox.changed.notified();
+            if sink.is_some() && outbox.lock().sink.as_deref() != sink {
+                return;
+            }
+            tokio::select! {
+                biased;
+                () = self.engine.clock().sleep_until(until) => return,
+                () = changed => {}
+            }
+        }
+    }
+}
+
+/// A request that the sink did not take.
+struct Failed {
+    is_too_large: bool,
+    why: String,
+}
