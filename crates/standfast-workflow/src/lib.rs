@@ -29,8 +29,8 @@ pub use decide::{
 };
 pub use engine::{
     BadDefinition, Definition, EVENTS_KEPT_FOR, Engine, EngineConfig, Filter, Found, Invoke, JournalError,
-    KEPT_FOR, LIFECYCLE_MAX, Lifecycle, Migration, RUN_BYTES_MAX, Refused, SINK_BATCH, STATUS_WORDS, Shown,
-    Sink, SinkStatus, Stuck, StuckKind, Summary, Told,
+    KEPT_FOR, LIFECYCLE_MAX, Lifecycle, Migration, RUN_BYTES_MAX, Refused, SINK_BATCH, STATUS_WORDS,
+    Scheduled, Shown, Sink, SinkStatus, Stuck, StuckKind, Summary, Told,
 };
 pub use expression::{Evaluator, EvaluatorConfig, ExpressionFailed, serve_expressions};
 #[cfg(feature = "trial")]

@@ -42,6 +42,10 @@ const STUCK_EXAMPLES: &str = "Examples:
 
 Exit codes: 0 there is none, 1 there are some.";
 
+const SCHEDULES_EXAMPLES: &str = "Examples:
+  standfast workflow schedules --stack examples/shop
+  standfast workflow schedules --json | jq -r '.schedules[] | [.workflow.name, .next] | @tsv'";
+
 const CANCEL_EXAMPLES: &str = "Examples:
   standfast workflow cancel 01m83nkhpppkbm2skfgs2bd4h9
   standfast workflow cancel --workflow checkout --started-before 2h --dry-run     which, and how many
@@ -125,6 +129,9 @@ pub(crate) enum WorkflowCommand {
     /// List runs that do not go on, and why
     #[command(after_help = STUCK_EXAMPLES)]
     Stuck(WorkflowStuckArgs),
+    /// List schedules: when the next run of each begins, and which run was the last
+    #[command(after_help = SCHEDULES_EXAMPLES)]
+    Schedules(WorkflowSchedulesArgs),
     /// Show where a run stands, and all that happened to it
     #[command(after_help = "Examples:\n  standfast workflow show 01m83nkhpppkbm2skfgs2bd4h9")]
     Show(WorkflowOneArgs),
@@ -257,6 +264,16 @@ pub(crate) struct WorkflowManyArgs {
 /// `workflow stuck`.
 #[derive(Debug, Args)]
 pub(crate) struct WorkflowStuckArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) stack: NamedStack,
+}
+
+/// `workflow schedules`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowSchedulesArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -4,6 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::period::{Delay, delay};
+use super::schedule::{SCHEDULE, ScheduleOptions};
 use super::task::{PROTOCOLS, TASKS, Task};
 use super::value::{Condition, Expression, Template, TextTemplate, open_object};
 use crate::Priority;
@@ -56,6 +57,8 @@ pub struct WorkflowOptions {
     pub priority: Priority,
     /// What can be asked about its runs, by name.
     pub queries: Vec<(String, Expression)>,
+    /// What the language's `schedule` leaves open.
+    pub schedule: ScheduleOptions,
 }
 
 /// Why a text is no key of a step, as the end of a sentence; `None` when it is one.
@@ -106,8 +109,14 @@ pub(super) const WORKFLOW: Object<WorkflowOptions> = Object {
         let queries = f.optional("queries", "What can be asked about its runs, by name.", QUERIES);
         let queries = queries.unwrap_or_default().into_iter();
         let queries = queries.filter_map(|(name, query)| Some((name.value, query?))).collect();
+        let schedule = f.optional("schedule", "What the language's `schedule` leaves open.", SCHEDULE);
         f.excluded(["key", "concurrency", "failures", "compensate"], "a workflow", "put it at a task");
-        Some(WorkflowOptions { deadline, priority: priority.unwrap_or_default(), queries })
+        Some(WorkflowOptions {
+            deadline,
+            priority: priority.unwrap_or_default(),
+            queries,
+            schedule: schedule.unwrap_or_default(),
+        })
     },
 };
 
@@ -165,7 +174,7 @@ impl OfTask {
             "a task",
             "a task has `timeout: {after: PT30S}`; a deadline is for the workflow",
         );
-        f.excluded(["priority", "queries"], "a task", "put it at the workflow's own `document`");
+        f.excluded(["priority", "queries", "schedule"], "a task", "put it at the workflow's own `document`");
         TaskOptions { key, parallel, compensate }
     }
 }

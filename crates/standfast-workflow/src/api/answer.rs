@@ -60,7 +60,7 @@ pub(super) fn refused(why: &Refused) -> Box<Response<Bytes>> {
         Refused::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Refused::Wrong(_) => StatusCode::BAD_REQUEST,
         Refused::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        Refused::Stopped(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Refused::Full | Refused::Delayed | Refused::Stopped(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
     let mut answer = problem(status, &why.to_string());
     if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {

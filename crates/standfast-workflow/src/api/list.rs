@@ -9,7 +9,7 @@ use super::Asked;
 use super::answer::{Answer, bad, data, refused};
 use super::routes::LIMIT_MAX;
 use super::runs::as_value;
-use crate::engine::{Engine, Filter, STATUS_WORDS, SinkStatus, Stuck};
+use crate::engine::{Engine, Filter, STATUS_WORDS, Scheduled, SinkStatus, Stuck};
 use crate::run::RunId;
 
 /// Runs in one answer, unless asked for another number.
@@ -34,6 +34,28 @@ pub(super) fn sink(engine: &Engine) -> Response<Bytes> {
     let told =
         json!({"sink": uri, "waiting": waiting, "since": since, "sent": sent, "lost": lost, "error": error});
     data(StatusCode::OK, &told)
+}
+
+pub(super) fn schedules(engine: &Engine) -> Response<Bytes> {
+    let told = |one: Scheduled| {
+        let mut value = json!({
+            "workflow": one.workflow, "schedule": one.schedule, "overlap": one.overlap, "catchUp": one.catch_up,
+            "next": one.next.map(|next| next.to_string()), "waiting": one.waiting,
+        });
+        let others = [
+            ("timeZone", one.time_zone),
+            ("nextThere", one.next_there),
+            ("last", one.last.map(|run| run.to_string())),
+        ];
+        for (name, other) in others {
+            if let Some(other) = other {
+                value[name] = other.into();
+            }
+        }
+        value
+    };
+    let all: Vec<Value> = engine.scheduled().into_iter().map(told).collect();
+    data(StatusCode::OK, &json!({"schedules": all}))
 }
 
 /// Runs that fit, the latest first.

@@ -69,6 +69,7 @@ async fn perform(route: &Route, asked: Asked<'_>) -> Answer {
         Operation::Runs => list::runs(&asked).await,
         Operation::Stuck => Ok(list::stuck(asked.engine)),
         Operation::Sink => Ok(list::sink(asked.engine)),
+        Operation::Schedules => Ok(list::schedules(asked.engine)),
         Operation::Run => runs::show(&asked, asked.run()?).await,
         Operation::History => runs::history(&asked, asked.run()?).await,
         Operation::End => runs::end(&asked, asked.run()?).await,

@@ -193,6 +193,17 @@ fn schemas() -> Value {
         ("why", text.clone()),
         ("hint", text.clone()),
     ];
+    let schedule = [
+        ("workflow", reference("WorkflowName")),
+        ("schedule", text.clone()),
+        ("overlap", json!({"enum": ["allowAll", "skip", "bufferOne", "bufferAll", "cancelOther"]})),
+        ("catchUp", text.clone()),
+        ("next", json!({"type": ["string", "null"]})),
+        ("waiting", number.clone()),
+        ("timeZone", text.clone()),
+        ("nextThere", text.clone()),
+        ("last", id()),
+    ];
     let given = object(&[("runs", number)], 1);
     let next = json!({"anyOf": [id(), {"type": "null"}]});
     json!({
@@ -220,6 +231,8 @@ fn schemas() -> Value {
         "Ended": {"anyOf": [reference("Run"), object(&[("id", id())], 1)]},
         "Stuck": object(&stuck, 5),
         "StuckRuns": object(&[("runs", list(reference("Stuck")))], 1),
+        "Schedule": object(&schedule, 6),
+        "Schedules": object(&[("schedules", list(reference("Schedule")))], 1),
         "Reason": object(&[("reason", text.clone())], 0),
         "Queried": object(&[("id", id()), ("query", text.clone()), ("value", json!({}))], 3),
         "Changed": object(&[("id", id()), ("status", reference("Status"))], 2),

@@ -14,6 +14,7 @@ pub(super) enum Operation {
     Runs,
     Stuck,
     Sink,
+    Schedules,
     Run,
     History,
     End,
@@ -240,6 +241,14 @@ pub(super) const ROUTES: &[Route] = &[
         name: "showLifecycle",
         summary: "How far the sink of lifecycle events is behind",
         answer: "Sink",
+        ..BASE
+    },
+    Route {
+        path: "/v1/schedules",
+        operation: Operation::Schedules,
+        name: "listSchedules",
+        summary: "Schedules that are in force, and when the next run of each begins",
+        answer: "Schedules",
         ..BASE
     },
     Route {

@@ -64,7 +64,7 @@ pub(super) fn tasks_of(program: &Program, task: Option<TaskId>, state: &State) -
         }),
         (State::Trying { .. }, Step::Try(attempt)) => Some(Tasks::List(attempt.list)),
         (State::Catching { .. }, Step::Try(attempt)) => attempt.catch.list.map(Tasks::List),
-        (State::Listening(listening), Step::Listen(listen)) => {
+        (State::Listening(listening) | State::Receiving(listening), Step::Listen(listen)) => {
             listen.each.as_ref().filter(|_| listening.is_at_work()).map(|each| Tasks::List(each.list))
         }
         _ => None,
@@ -115,7 +115,7 @@ fn list_ends(deciding: &mut Deciding<'_>, id: ScopeId) {
         State::Loop { .. } => each::iterated(deciding, id),
         State::Round => join::round_ends(deciding, id),
         State::Compensating { .. } => undo::ended(deciding, id),
-        State::Listening(_) => listen::handled(deciding, id),
+        State::Listening(_) | State::Receiving(_) => listen::handled(deciding, id),
         State::Extended { .. } => extended::phase_ends(deciding, id),
         State::Trying { .. } | State::Catching { .. } => catch::succeeded(deciding, id, data),
         _ => function::ended(deciding, id, data),

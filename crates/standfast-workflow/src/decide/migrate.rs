@@ -177,8 +177,16 @@ impl<'p> Judging<'p> {
                     format!("what is done on an error is under way, and version {version} does nothing then");
                 self.refuse(&scope.task, why);
             }
+            (State::Listening(_), _, Step::Listen(other)) if other.channel.is_some() => {
+                let why = format!("it waits for events, and version {version} for messages of a channel");
+                self.refuse(&scope.task, why);
+            }
             (State::Listening(listening), Step::Listen(one), Step::Listen(other)) => {
                 self.listens(id, &scope.task, listening, one, other);
+            }
+            (State::Receiving(_), ..) if self.differs(before, after) => {
+                let why = format!("it receives messages, and version {version} does that otherwise");
+                self.refuse(&scope.task, why);
             }
             (State::Asking, Step::Subflow(one), Step::Subflow(other))
                 if (&one.name.namespace, &one.name.name) != (&other.name.namespace, &other.name.name) =>

@@ -14,6 +14,7 @@ mod length;
 mod listen;
 mod migrate;
 mod raise;
+mod receive;
 mod set;
 mod sight;
 mod signal;
@@ -31,6 +32,7 @@ pub(crate) use interest::{Interest, at, interests, sign};
 pub(crate) use listen::{event_key, gather, is_full, nothing_yet};
 pub use migrate::Remark;
 pub(crate) use migrate::{Verdict, judge};
+pub(crate) use receive::{OVER, RECEIVED};
 pub use sight::World;
 pub(crate) use sight::{Seeing, Sight, as_text, kept_secret, kind_of, over_limits, size_of};
 pub use signal::SIGNAL_TYPE;
@@ -314,6 +316,7 @@ impl Deciding<'_> {
 
     fn answered(&mut self, id: ScopeId, answer: &Result<Arc<Value>, Problem>) {
         match self.run.scopes.get(&id) {
+            Some(scope) if matches!(scope.state, State::Receiving(_)) => receive::answered(self, id, answer),
             Some(scope) if scope.state == State::Asking => match answer {
                 Ok(raw) => self.leave(id, Arc::clone(raw)),
                 Err(problem) => {

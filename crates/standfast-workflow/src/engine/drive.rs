@@ -248,13 +248,10 @@ impl Driving {
         let is_due =
             self.is_crowded || run.records.saturating_sub(self.kept.unwrap_or(0)) >= SNAPSHOT_RECORDS;
         let sleeper = (is_due && !run.status.is_final()).then(|| self.snapshot(run));
-        let rows = self.engine.outbox().rows(record.at, &told);
-        let has_told = !rows.is_empty();
+        let (rows, many) = self.engine.outbox().rows(record.at, &told);
         let beside = Beside { sleeper, has_slept: self.kept.is_some(), told: rows };
         let written = journal.append(run, self.program.name(), record, self.last, beside).await;
-        if has_told {
-            self.engine.outbox().was_written();
-        }
+        self.engine.outbox().was_written(many, written.is_ok());
         let (at, is_kept) = written?;
         self.last = Some(at);
         self.engine.wrote(run.id, at);

@@ -12,7 +12,7 @@ use serde_json::Value;
 use standfast_model::{Priority, Stamp};
 use standfast_runtime::{Backoff, Clock, Rng};
 use standfast_store::{
-    BATCH_BYTES_MAX, Batch, CommitError, Is, Page, ReadError, Scan, Space, Store, Version,
+    BATCH_BYTES_MAX, Batch, CommitError, Health, Is, Page, ReadError, Scan, Space, Store, Version,
 };
 
 use super::outbox::{Row, Sink};
@@ -77,6 +77,9 @@ pub enum JournalError {
     /// A run was started with this key before.
     #[error("a run was started with this key before")]
     StartedBefore,
+    /// There is no room on the disk: nothing was written.
+    #[error("the disk is full")]
+    Full,
     /// The run holds too much.
     #[error("the run holds {found} bytes, at most {max} are allowed")]
     RunTooLarge {
@@ -329,7 +332,12 @@ impl Journal {
             is_kept = told == 0 || whole.bytes() + BATCH_REST < BATCH_BYTES_MAX;
             batch = if is_kept { whole } else { batch };
         }
-        self.commit_with(batch, told).await?;
+        // What goes on waits for room; what would begin is refused, and its caller may go elsewhere.
+        if is_first {
+            self.try_commit_with(batch, told).await?;
+        } else {
+            self.commit_with(batch, told).await?;
+        }
         Ok((at, is_kept))
     }
 
@@ -364,7 +372,27 @@ impl Journal {
 
     /// Whether this process is still the one that writes.
     pub(super) async fn check(&self) -> Result<(), JournalError> {
-        self.commit(Batch::new()).await
+        match self.try_commit(Batch::new()).await {
+            // It was refused with others that would write.
+            Err(JournalError::Full) => match self.store.get(&OWNER, OWNER_KEY).await {
+                Ok(Some(owner)) if owner.version == self.fence => Ok(()),
+                Ok(_) => Err(JournalError::TakenOver),
+                Err(why) => Err(why.into()),
+            },
+            other => other,
+        }
+    }
+
+    /// Waits until the store has been without room for so long; for ever if that does not happen. Cancel safe.
+    pub(super) async fn is_full_for(&self, length: Duration) {
+        let mut health = self.store.health();
+        while health.wait_for(|health| *health == Health::Full).await.is_ok() {
+            let has_room = health.wait_for(|health| *health != Health::Full);
+            if self.clock.timeout(length, has_room).await.is_err() {
+                return;
+            }
+        }
+        std::future::pending().await
     }
 
     /// A run that sleeps; `None` when it does not.
@@ -629,6 +657,21 @@ impl Journal {
 
     /// The same, of which so many bytes are not the run's.
     async fn commit_with(&self, batch: Batch, others: usize) -> Result<(), JournalError> {
+        let mut failures = 0;
+        loop {
+            match self.try_commit_with(batch.clone(), others).await {
+                Err(JournalError::Full) => self.pause(&mut failures).await,
+                other => return other,
+            }
+        }
+    }
+
+    /// Writes if there is room.
+    pub(super) async fn try_commit(&self, batch: Batch) -> Result<(), JournalError> {
+        self.try_commit_with(batch, 0).await
+    }
+
+    async fn try_commit_with(&self, batch: Batch, others: usize) -> Result<(), JournalError> {
         let bytes = batch.bytes().saturating_sub(others);
         if bytes > RUN_BYTES_MAX + (512 << 10) {
             return Err(JournalError::RunTooLarge { found: bytes, max: RUN_BYTES_MAX });
@@ -639,9 +682,8 @@ impl Journal {
         loop {
             match self.store.commit(fenced.clone()).await {
                 Ok(_) => return Ok(()),
-                Err(CommitError::Busy | CommitError::Full) => {
-                    self.pause(&mut failures).await;
-                }
+                Err(CommitError::Busy) => self.pause(&mut failures).await,
+                Err(CommitError::Full) => return Err(JournalError::Full),
                 Err(CommitError::Conditions { failed }) if failed.iter().any(|it| it.index == fence_at) => {
                     return Err(JournalError::TakenOver);
                 }

@@ -51,6 +51,7 @@ pub use lifecycle::{LIFECYCLE_MAX, Lifecycle, Told};
 pub use migrate::Migration;
 pub use outbox::{SINK_BATCH, Sink, SinkStatus};
 pub use refused::Refused;
+pub use schedule::Scheduled;
 pub use search::{Filter, Found};
 pub use shown::Shown;
 pub(crate) use shown::waits_for;
@@ -263,7 +264,6 @@ impl Engine {
         self.start_program(program, input, key, None).await
     }
 
-    /// Starts a run, for a task of another run or nobody's.
     /// What names a start in the store.
     fn start_key(name: &WorkflowName, key: Option<&str>) -> Result<Option<Arc<str>>, Refused> {
         match key {
@@ -275,6 +275,7 @@ impl Engine {
         }
     }
 
+    /// Starts a run, for a task of another run or nobody's.
     async fn start_program(
         &self,
         program: Arc<Program>,

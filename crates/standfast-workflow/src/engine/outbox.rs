@@ -111,6 +111,14 @@ struct Inner {
     error: Option<String>,
 }
 
+impl Inner {
+    /// So much does not wait any more.
+    fn forget(&mut self, many: (u64, u64)) {
+        let (events, bytes) = self.waiting;
+        self.waiting = (events.saturating_sub(many.0), bytes.saturating_sub(many.1));
+    }
+}
+
 impl Outbox {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -120,17 +128,19 @@ impl Outbox {
         self.lock().sink.is_some()
     }
 
-    /// What is to be written with a record of what it tells. Unless that is nothing, [`Outbox::was_written`] must follow.
-    pub(super) fn rows(&self, at: Stamp, told: &[Value]) -> Vec<Vec<u8>> {
+    /// What is to be written with a record of what it tells, and how much that is. Unless that is nothing, [`Outbox::was_written`] must
+    /// follow.
+    pub(super) fn rows(&self, at: Stamp, told: &[Value]) -> (Vec<Vec<u8>>, (u64, u64)) {
+        const NOTHING: (Vec<Vec<u8>>, (u64, u64)) = (Vec::new(), (0, 0));
         let mut inner = self.lock();
-        let Some(sink) = inner.sink.clone() else { return Vec::new() };
+        let Some(sink) = inner.sink.clone() else { return NOTHING };
         let mut events: Vec<Value> = told.iter().filter(|event| sink.wants(event)).cloned().collect();
         if events.is_empty() {
-            return Vec::new();
+            return NOTHING;
         }
         if inner.waiting.1 >= WAITING_BYTES_MAX {
             self.lost.fetch_add(events.len() as u64, Ordering::SeqCst);
-            return Vec::new();
+            return NOTHING;
         }
         let mut rows: Vec<Row> = Vec::new();
         for event in &mut events {
@@ -157,14 +167,21 @@ impl Outbox {
         }
         inner.writing += 1;
         inner.since.get_or_insert(at);
-        rows.iter().map(|row| serde_json::to_vec(row).expect("data can be written")).collect()
+        let many = (events.len() as u64, rows.iter().map(|row| row.bytes).sum());
+        (rows.iter().map(|row| serde_json::to_vec(row).expect("data can be written")).collect(), many)
     }
 
-    /// A record was written with what it tells, or could not be.
-    pub(super) fn was_written(&self) {
+    /// A record was written with so much that it tells, or could not be.
+    pub(super) fn was_written(&self, many: (u64, u64), is_written: bool) {
+        if many.0 == 0 {
+            return;
+        }
         let mut inner = self.lock();
         inner.writing -= 1;
         inner.written += 1;
+        if !is_written {
+            inner.forget(many);
+        }
         drop(inner);
         self.changed.notify_one();
     }

@@ -295,13 +295,10 @@ impl Engine {
         let told = self.lifecycle_of(&run, workflow, &record);
         run.apply(&record);
         let sleeper = Sleeper::of(&run, workflow, last, false, None);
-        let rows = self.outbox().rows(now, &told);
-        let has_told = !rows.is_empty();
+        let (rows, many) = self.outbox().rows(now, &told);
         let beside = Beside { sleeper: Some(sleeper), has_slept, told: rows };
         let written = self.journal().append(&run, workflow, record, last, beside).await;
-        if has_told {
-            self.outbox().was_written();
-        }
+        self.outbox().was_written(many, written.is_ok());
         written?;
         self.tell_lifecycle(told);
         self.events().forget(run.id);

@@ -1,10 +1,14 @@
 //! A run for a task of another run.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Engine, Refused};
 use crate::ask::{Answer, RunRequest};
 use crate::run::{Digest, Problem, Run, RunId, Standard, Status};
+
+/// Between attempts to begin a run for a task while the disk is full.
+const FULL_AGAIN: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Runs a workflow for a task of another run: the task's key is the start's, so that asking twice starts one.
@@ -27,7 +31,16 @@ impl Engine {
         let key = format!("{}.{}", run.keys_of(), Digest::of(key.as_bytes()));
         let may_nest = self.runs().may_nest(holder);
         may_nest.map_err(|why| failed(Refused::Wrong(format!("it is not run: {why}"))))?;
-        let started = self.start_program(program, Arc::clone(&request.input), Some(&key), Some(holder)).await;
+        let mut started;
+        loop {
+            let (program, input) = (Arc::clone(&program), Arc::clone(&request.input));
+            started = self.start_program(program, input, Some(&key), Some(holder)).await;
+            // A run that has begun waits for room, also for what it consists of.
+            if started != Err(Refused::Full) {
+                break;
+            }
+            self.clock().sleep(FULL_AGAIN).await;
+        }
         let id = self.unless_stopped(started).await.map_err(failed)?;
         let retried = self.retried_within(run, id).await;
         let id = self.unless_stopped(retried).await.map_err(failed)?;

@@ -10,6 +10,7 @@ mod path;
 mod period;
 mod resources;
 mod shape;
+mod zone;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -17,9 +18,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 use standfast_model::Priority;
-pub(crate) use standfast_model::workflow::{Await, Failures, HttpOutput, Parallel, Period, Read};
+pub(crate) use standfast_model::workflow::{
+    Await, CatchUp, Failures, HttpOutput, Overlap, Parallel, Period, Read, ScheduleOptions,
+};
 
-pub(crate) use asyncapi::Publication;
+pub(crate) use asyncapi::{Channel, Wire};
 pub use compile::{Incomplete, Unsupported, compile, compile_with};
 pub(crate) use cron::Cron;
 pub(crate) use form::{Address, Form};
@@ -28,6 +31,7 @@ pub(crate) use path::Paths;
 pub(crate) use period::{Length, after};
 pub use resources::Resources;
 pub(crate) use shape::Shapes;
+pub(crate) use zone::Zone;
 
 use crate::expression::Filter;
 use crate::run::Digest;
@@ -65,6 +69,7 @@ pub struct Program {
     /// The same text for all versions: whose share it is of what all runs share.
     pub(crate) share: Arc<str>,
     pub(crate) schedule: Option<Schedule>,
+    pub(crate) schedule_options: ScheduleOptions,
     pub(crate) root: ListId,
     pub(crate) tasks: Vec<Task>,
     pub(crate) lists: Vec<Vec<TaskId>>,
@@ -80,8 +85,8 @@ pub struct Program {
 pub(crate) enum Schedule {
     /// Each time so much has passed.
     Every(Period),
-    /// At these times.
-    Cron(Cron),
+    /// At these times, by the clocks of a zone or in UTC.
+    Cron(Cron, Option<Zone>),
     /// So long after the last has ended.
     After(Period),
     /// When these events have come.
@@ -326,6 +331,31 @@ pub(crate) struct Listen {
     pub(crate) to: Events,
     pub(crate) read: Read,
     pub(crate) each: Option<ForEach>,
+    /// Where they come from, if they are messages of a channel.
+    pub(crate) channel: Option<Box<Subscription>>,
+}
+
+/// A channel whose messages are received.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    pub(crate) channel: Channel,
+    pub(crate) variables: Option<Form>,
+    pub(crate) access: Option<Access>,
+    /// Which messages count.
+    pub(crate) filter: Option<FilterId>,
+    pub(crate) enough: Enough,
+    /// For how long.
+    pub(crate) period: Option<Length>,
+}
+
+/// How many messages are received.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Enough {
+    Amount(u32),
+    /// As long as this holds of all that were taken, asked after each.
+    While(FilterId),
+    /// Until this holds of all that were taken, asked before each.
+    Until(FilterId),
 }
 
 /// Which events.
@@ -395,7 +425,7 @@ pub(crate) struct OpenApi {
 /// A message that is sent as an `AsyncAPI` document has it.
 #[derive(Debug)]
 pub(crate) struct Publish {
-    pub(crate) publication: Publication,
+    pub(crate) channel: Channel,
     pub(crate) variables: Option<Form>,
     pub(crate) payload: Option<Form>,
     pub(crate) headers: Option<Form>,

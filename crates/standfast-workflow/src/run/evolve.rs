@@ -64,10 +64,16 @@ impl Run {
         let mut leaves = self.scopes.values().filter(|scope| {
             matches!(
                 scope.state,
-                State::Asking | State::Waiting { .. } | State::Pausing { .. } | State::Listening(_)
+                State::Asking
+                    | State::Waiting { .. }
+                    | State::Pausing { .. }
+                    | State::Listening(_)
+                    | State::Receiving(_)
             )
         });
-        let is_idle = |scope: &Scope| matches!(scope.state, State::Waiting { .. } | State::Listening(_));
+        let is_idle = |scope: &Scope| {
+            matches!(scope.state, State::Waiting { .. } | State::Listening(_) | State::Receiving(_))
+        };
         let mut has_leaf = false;
         let all_idle = leaves.all(|scope| {
             has_leaf = true;
@@ -132,8 +138,7 @@ impl Run {
                 self.yielded(*parent, ordinal, last, output, context.as_ref());
             }
             Event::Consumed { scope: id, read, is_queued, met, ended, shared, is_complete, key } => {
-                if let Some(State::Listening(listening)) =
-                    self.scopes.get_mut(id).map(|scope| &mut scope.state)
+                if let Some(listening) = self.scopes.get_mut(id).and_then(|scope| scope.state.listening_mut())
                 {
                     if *is_queued {
                         listening.queued.extend(read.clone());
@@ -160,7 +165,7 @@ impl Run {
                 // What was begun is counted on: what is asked for the next event is something else, and so is its key.
                 if let Some(scope) = self.scopes.get_mut(id) {
                     (scope.active, scope.last, scope.data) = (0, None, Arc::clone(&scope.input));
-                    if let State::Listening(listening) = &mut scope.state {
+                    if let Some(listening) = scope.state.listening_mut() {
                         listening.index += 1;
                         listening.outputs.push(Arc::clone(output));
                         if !listening.queued.is_empty() {

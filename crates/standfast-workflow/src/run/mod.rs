@@ -307,6 +307,8 @@ pub enum State {
     },
     /// Events are waited for.
     Listening(Listening),
+    /// Messages of a channel are received, as long as it is not complete; then the channel is left.
+    Receiving(Listening),
     /// Tasks of an extension around a task.
     Extended {
         /// At which it is.
@@ -318,6 +320,24 @@ pub enum State {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         then: Option<Arc<str>>,
     },
+}
+
+impl State {
+    /// What came so far, of one that waits for events or messages.
+    pub(crate) fn listening(&self) -> Option<&Listening> {
+        match self {
+            Self::Listening(listening) | Self::Receiving(listening) => Some(listening),
+            _ => None,
+        }
+    }
+
+    /// As [`State::listening`].
+    pub(crate) fn listening_mut(&mut self) -> Option<&mut Listening> {
+        match self {
+            Self::Listening(listening) | Self::Receiving(listening) => Some(listening),
+            _ => None,
+        }
+    }
 }
 
 /// How far a task is around which others are done.
@@ -395,7 +415,13 @@ impl Run {
 
     /// Those scopes that ask something outside.
     pub fn asking(&self) -> impl Iterator<Item = ScopeId> + '_ {
-        self.scopes.iter().filter(|(_, scope)| scope.state == State::Asking).map(|(id, _)| *id)
+        let asks = |scope: &Scope| match &scope.state {
+            State::Asking => true,
+            // What has come is done first: so no more is taken than can be done.
+            State::Receiving(listening) => listening.queued.is_empty(),
+            _ => false,
+        };
+        self.scopes.iter().filter(move |(_, scope)| asks(scope)).map(|(id, _)| *id)
     }
 
     /// The scopes that hold this one, from within to the workflow itself.

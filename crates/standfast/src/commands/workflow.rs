@@ -21,6 +21,7 @@ pub(crate) fn workflow(args: &WorkflowArgs, call: &Call) -> Result<u8, Failure> 
         WorkflowCommand::Run(args) => super::workflow_run::run(args, call),
         WorkflowCommand::Start(args) => super::workflow_live::start(args, call),
         WorkflowCommand::Stuck(args) => super::workflow_list::stuck(args, call),
+        WorkflowCommand::Schedules(args) => super::workflow_list::schedules(args, call),
         WorkflowCommand::List(args) => super::workflow_list::list(args, call),
         WorkflowCommand::Show(args) => super::workflow_live::show(args, call),
         WorkflowCommand::Cancel(args) => super::workflow_live::change(args, "cancel", call),

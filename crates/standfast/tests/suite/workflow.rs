@@ -117,6 +117,51 @@ cases:
     expect: {output: {sum: 6}}
 ";
 
+const NIGHTLY: &str = "document:
+  dsl: 1.0.3
+  namespace: tests
+  name: nightly
+  version: 1.0.0
+  metadata: {standfast: {schedule: {timeZone: Europe/Berlin}}}
+schedule: {cron: '30 2 * * *'}
+do: [a: {set: {a: 1}}]
+";
+
+const NIGHTS: &str = "workflow: nightly.yaml
+schedule:
+  after: 2026-03-28T12:00:00+01:00
+  due: ['2026-03-29T03:00:00+02:00', '2026-03-30T02:30:00+02:00']
+";
+
+#[test]
+fn schedules_are_tested_in_their_time_zones() {
+    let world = World::new();
+    world.write("nightly.yaml", NIGHTLY);
+    world.write("nightly.test.yaml", NIGHTS);
+    world.run(&["workflow", "test", "nightly.test.yaml"]).expect(0).says(&["1 case, all as expected"]);
+    world.write("nightly.yaml", &NIGHTLY.replace("30 2", "0 2"));
+    world.run(&["workflow", "test", "nightly.test.yaml"]).expect(1);
+    world.write("nightly.yaml", &NIGHTLY.replace("30 2", "31 2"));
+    let ran = world.run(&["workflow", "test", "nightly.test.yaml"]).expect(1);
+    assert!(
+        ran.stdout.contains(
+            "found    2026-03-29T03:00:00+02:00[Europe/Berlin], 2026-03-30T02:31:00+02:00[Europe/Berlin]"
+        ),
+        "{}",
+        ran.stdout
+    );
+    world.write("nightly.test.yaml", "workflow: nightly.yaml\nschedule: {after: yesterday, due: []}\n");
+    world
+        .run(&["workflow", "test", "nightly.test.yaml"])
+        .expect(2)
+        .says(&["nightly.test.yaml:2:19", "nightly.test.yaml:2:35"]);
+    world.write("nightly.yaml", &NIGHTLY.replace("Berlin", "Berln"));
+    world
+        .run(&["workflow", "check", "nightly.yaml"])
+        .expect(2)
+        .says(&["nightly.yaml:6:47", "did you mean `Europe/Berlin`?"]);
+}
+
 #[test]
 fn documents_are_tested_on_faked_time_with_recorded_answers() {
     let world = World::new();
