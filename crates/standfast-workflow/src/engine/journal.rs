@@ -348,7 +348,8 @@ impl Journal {
             false => Scan::of(OUTBOX, ""),
         };
         let page = self.scan(&scan).await?;
-        page.entries.iter().map(|entry| Ok((entry.key.to_vec(), read(&entry.value)?))).collect()
+        let row = |bytes: &[u8]| read::<Row>(bytes)?.readable();
+        page.entries.iter().map(|entry| Ok((entry.key.to_vec(), row(&entry.value)?))).collect()
     }
 
     /// Where lifecycle events are sent.

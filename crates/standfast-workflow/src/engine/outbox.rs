@@ -74,7 +74,7 @@ pub struct SinkStatus {
 }
 
 /// Events of one record, or some of them, as they are kept until they are taken.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 pub(super) struct Row {
     v: u32,
     at: Stamp,
@@ -85,6 +85,16 @@ pub(super) struct Row {
 }
 
 const FORMAT: u32 = 1;
+
+impl Row {
+    /// The same, unless another release wrote it in another form.
+    pub(super) fn readable(self) -> Result<Self, JournalError> {
+        match self.v {
+            FORMAT => Ok(self),
+            v => Err(JournalError::Unreadable(format!("format {v} of what records tell"))),
+        }
+    }
+}
 
 /// What is kept and sent.
 #[derive(Debug, Default)]
@@ -132,43 +142,38 @@ impl Outbox {
     /// follow.
     pub(super) fn rows(&self, at: Stamp, told: &[Value]) -> (Vec<Vec<u8>>, (u64, u64)) {
         const NOTHING: (Vec<Vec<u8>>, (u64, u64)) = (Vec::new(), (0, 0));
+        let Some(sink) = self.lock().sink.clone() else { return NOTHING };
+        let texts: Vec<String> = told.iter().filter(|event| sink.wants(event)).map(text_of).collect();
+        let many = (texts.len() as u64, texts.iter().map(|text| text.len() as u64).sum());
+        if texts.is_empty() {
+            return NOTHING;
+        }
         let mut inner = self.lock();
-        let Some(sink) = inner.sink.clone() else { return NOTHING };
-        let mut events: Vec<Value> = told.iter().filter(|event| sink.wants(event)).cloned().collect();
-        if events.is_empty() {
-            return NOTHING;
-        }
         if inner.waiting.1 >= WAITING_BYTES_MAX {
-            self.lost.fetch_add(events.len() as u64, Ordering::SeqCst);
+            self.lost.fetch_add(many.0, Ordering::SeqCst);
             return NOTHING;
         }
-        let mut rows: Vec<Row> = Vec::new();
-        for event in &mut events {
-            let mut bytes = event.to_string().len();
-            if bytes > EVENT_BYTES_MAX {
-                // That it ended is told; what it yielded stands in the run.
-                if let Some(data) = event.get_mut("data").and_then(Value::as_object_mut) {
-                    data.remove("output");
-                }
-                bytes = event.to_string().len();
-            }
-            match rows.last_mut().filter(|row| row.bytes + bytes as u64 <= ROW_BYTES_MAX) {
-                Some(row) => {
-                    row.events.push(event.take());
-                    row.bytes += bytes as u64;
-                }
-                None => {
-                    let before = inner.kept;
-                    rows.push(Row { v: FORMAT, at, before, bytes: bytes as u64, events: vec![event.take()] });
-                }
-            }
-            inner.kept = (inner.kept.0 + 1, inner.kept.1 + bytes as u64);
-            inner.waiting = (inner.waiting.0 + 1, inner.waiting.1 + bytes as u64);
-        }
+        let mut before = inner.kept;
+        inner.kept = (before.0 + many.0, before.1 + many.1);
+        inner.waiting = (inner.waiting.0 + many.0, inner.waiting.1 + many.1);
         inner.writing += 1;
         inner.since.get_or_insert(at);
-        let many = (events.len() as u64, rows.iter().map(|row| row.bytes).sum());
-        (rows.iter().map(|row| serde_json::to_vec(row).expect("data can be written")).collect(), many)
+        drop(inner);
+        let mut rows = Vec::new();
+        let mut rest = texts.as_slice();
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = rest.iter().take_while(|text| {
+                bytes += text.len() as u64;
+                bytes <= ROW_BYTES_MAX
+            });
+            let (row, others) = rest.split_at(fits.count().max(1));
+            let bytes: u64 = row.iter().map(|text| text.len() as u64).sum();
+            rows.push(written(at, before, bytes, row));
+            before = (before.0 + row.len() as u64, before.1 + bytes);
+            rest = others;
+        }
+        (rows, many)
     }
 
     /// A record was written with so much that it tells, or could not be.
@@ -181,6 +186,8 @@ impl Outbox {
         inner.written += 1;
         if !is_written {
             inner.forget(many);
+            // What is counted twice now is counted once by the next process; what is not there at all would count as lost.
+            inner.kept = (inner.kept.0.saturating_sub(many.0), inner.kept.1.saturating_sub(many.1));
         }
         drop(inner);
         self.changed.notify_one();
@@ -221,6 +228,36 @@ impl Outbox {
             error: inner.error.clone(),
         }
     }
+}
+
+/// An event as it is kept and sent.
+fn text_of(event: &Value) -> String {
+    let text = event.to_string();
+    if text.len() <= EVENT_BYTES_MAX {
+        return text;
+    }
+    // That it ended is told; what it yielded stands in the run.
+    let mut event = event.clone();
+    if let Some(data) = event.get_mut("data").and_then(Value::as_object_mut) {
+        data.remove("output");
+    }
+    event.to_string()
+}
+
+/// A [`Row`] of these events, which are written already.
+fn written(at: Stamp, before: (u64, u64), bytes: u64, events: &[String]) -> Vec<u8> {
+    let at = at.as_micros();
+    let (first, second) = before;
+    let mut row = format!(
+        "{{\"v\":{FORMAT},\"at\":{at},\"before\":[{first},{second}],\"bytes\":{bytes},\"events\":[{}",
+        events[0]
+    );
+    for event in &events[1..] {
+        row.push(',');
+        row.push_str(event);
+    }
+    row.push_str("]}");
+    row.into_bytes()
 }
 
 impl Sink {
@@ -486,4 +523,54 @@ impl Sending {
 struct Failed {
     is_too_large: bool,
     why: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn outbox() -> Outbox {
+        let outbox = Outbox::default();
+        let sink = Sink { uri: "http://a/b".into(), types: BTreeSet::new(), batch: 1, bearer: None };
+        outbox.lock().sink = Some(Arc::new(sink));
+        outbox
+    }
+
+    #[test]
+    fn what_is_kept_is_read_back_and_counted() {
+        let outbox = outbox();
+        let event = |n: usize| json!({"type": "x", "data": {"n": n, "output": "y".repeat(100 << 10)}});
+        let told: Vec<Value> = (0..5).map(event).collect();
+        let bytes: u64 = told.iter().map(|event| event.to_string().len() as u64).sum();
+        let (rows, many) = outbox.rows(Stamp::from_micros(7), &told);
+        assert_eq!((rows.len(), many), (3, (5, bytes)));
+        let rows: Vec<Row> = rows.iter().map(|row| serde_json::from_slice(row).unwrap()).collect();
+        assert_eq!(rows.iter().flat_map(|row| row.events.clone()).collect::<Vec<_>>(), told);
+        assert_eq!((rows[1].at, rows[1].before.0, rows[2].before.0), (Stamp::from_micros(7), 2, 4));
+        assert_eq!((outbox.status().waiting, outbox.written()), (5, None));
+        outbox.was_written(many, true);
+        let written = outbox.written();
+        // What is not there though nothing is written was removed by the store.
+        outbox.removed(&rows[0]);
+        outbox.found(&[], written);
+        assert_eq!((outbox.status().waiting, outbox.status().lost), (0, 3));
+        let (_, many) = outbox.rows(Stamp::from_micros(8), &[event(1)]);
+        outbox.was_written(many, false);
+        outbox.found(&[], outbox.written());
+        assert_eq!((outbox.status().waiting, outbox.status().lost), (0, 3), "it never was");
+    }
+
+    #[test]
+    fn an_event_that_is_too_large_is_told_without_what_was_yielded_and_too_many_are_not_told() {
+        let outbox = outbox();
+        let large = json!({"type": "x", "data": {"task": "/do/0/a", "output": "\u{1}".repeat(200 << 10)}});
+        let (rows, _) = outbox.rows(Stamp::EPOCH, &[large]);
+        let row: Row = serde_json::from_slice(&rows[0]).unwrap();
+        assert_eq!(row.events, [json!({"type": "x", "data": {"task": "/do/0/a"}})]);
+        outbox.lock().waiting.1 = WAITING_BYTES_MAX;
+        assert!(outbox.rows(Stamp::EPOCH, &[json!({"type": "x"})]).0.is_empty());
+        assert_eq!(outbox.status().lost, 1);
+    }
 }
