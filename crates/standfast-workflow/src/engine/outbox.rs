@@ -40,6 +40,8 @@ const ROW_BYTES_MAX: u64 = 256 << 10;
 const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 /// Between requests that the sink did not take.
 const AGAIN: Backoff = Backoff { base: Duration::from_millis(200), cap: Duration::from_secs(30) };
+/// What the sink has taken is removed after so long at the latest, when more is sent.
+const REMOVE_AFTER: Duration = Duration::from_secs(1);
 /// Most of a sink's error that is shown, in characters.
 const ERROR_CHARS_MAX: usize = 300;
 
@@ -134,8 +136,8 @@ impl Outbox {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn has_sink(&self) -> bool {
-        self.lock().sink.is_some()
+    pub(super) fn sink(&self) -> Option<Arc<Sink>> {
+        self.lock().sink.clone()
     }
 
     /// What is to be written with a record of what it tells, and how much that is. Unless that is nothing, [`Outbox::was_written`] must
@@ -143,7 +145,7 @@ impl Outbox {
     pub(super) fn rows(&self, at: Stamp, told: &[Value]) -> (Vec<Vec<u8>>, (u64, u64)) {
         const NOTHING: (Vec<Vec<u8>>, (u64, u64)) = (Vec::new(), (0, 0));
         let Some(sink) = self.lock().sink.clone() else { return NOTHING };
-        let texts: Vec<String> = told.iter().filter(|event| sink.wants(event)).map(text_of).collect();
+        let texts: Vec<String> = told.iter().filter(|event| sink.wants_event(event)).map(text_of).collect();
         let many = (texts.len() as u64, texts.iter().map(|text| text.len() as u64).sum());
         if texts.is_empty() {
             return NOTHING;
@@ -261,10 +263,15 @@ fn written(at: Stamp, before: (u64, u64), bytes: u64, events: &[String]) -> Vec<
 }
 
 impl Sink {
-    fn wants(&self, event: &Value) -> bool {
+    /// Whether it is told events of this type, by what is in its middle.
+    pub(super) fn wants(&self, kind: &str) -> bool {
+        self.types.is_empty() || self.types.contains(kind)
+    }
+
+    fn wants_event(&self, event: &Value) -> bool {
         let kind = event["type"].as_str().unwrap_or_default();
-        let word = kind.strip_prefix(TYPE.0).and_then(|kind| kind.strip_suffix(TYPE.1));
-        self.types.is_empty() || word.is_some_and(|word| self.types.contains(word))
+        let kind = kind.strip_prefix(TYPE.0).and_then(|kind| kind.strip_suffix(TYPE.1)).unwrap_or(kind);
+        self.wants(kind)
     }
 }
 
@@ -329,8 +336,15 @@ impl Engine {
 
     /// Sends what waits, as long as this process drives runs.
     pub(super) async fn send_lifecycle(self) {
-        let mut sending =
-            Sending { engine: self, rows: Vec::new(), sent_of_first: 0, failures: 0, most: usize::MAX };
+        let mut sending = Sending {
+            engine: self,
+            rows: Vec::new(),
+            sent: 0,
+            sent_of_next: 0,
+            removed_at: Stamp::EPOCH,
+            failures: 0,
+            most: usize::MAX,
+        };
         loop {
             match sending.step().await {
                 Ok(()) => {}
@@ -352,8 +366,12 @@ struct Sending {
     engine: Engine,
     /// What was read and not removed yet, in order.
     rows: Vec<(Vec<u8>, Row)>,
-    /// How many of the first row's events the sink has taken.
-    sent_of_first: usize,
+    /// How many of these the sink has taken wholly; they are removed many at a time, since each commit takes its time.
+    sent: usize,
+    /// How many events of the row after these it has taken.
+    sent_of_next: usize,
+    /// When rows were removed last.
+    removed_at: Stamp,
     failures: u32,
     /// Most events in a request, since more were too large for the sink.
     most: usize,
@@ -377,17 +395,22 @@ impl Sending {
         let sink = outbox.lock().sink.clone();
         let Some(sink) = sink else {
             // Nobody is to be told any more.
-            self.sent_of_first = 0;
-            return self.remove(usize::MAX).await;
+            (self.sent, self.sent_of_next) = (self.rows.len(), 0);
+            return self.remove().await;
         };
         let (rows, events, body) = self.request(sink.batch.min(self.most));
         match self.post(&sink, body, events).await {
             Ok(()) => {
                 self.engine.outbox().sent.fetch_add(events as u64, Ordering::SeqCst);
                 self.engine.outbox().lock().error = None;
-                (self.failures, self.most) = (0, usize::MAX);
-                self.sent_of_first = self.left_over(rows, events);
-                self.remove(rows).await
+                (self.failures, self.most) = (0, self.most.saturating_mul(2));
+                self.sent_of_next = self.left_over(rows, events);
+                self.sent += rows;
+                let is_late = engine.clock().now().since(self.removed_at) >= REMOVE_AFTER;
+                match is_late || self.sent >= BATCH_WRITES_MAX || self.sent == self.rows.len() {
+                    true => self.remove().await,
+                    false => Ok(()),
+                }
             }
             Err(Failed { is_too_large, why }) => {
                 let why: String = why.chars().take(ERROR_CHARS_MAX).collect();
@@ -399,24 +422,25 @@ impl Sending {
                     self.most = events / 2;
                     return Ok(());
                 }
+                self.remove().await?;
                 self.rest(Some(&sink)).await;
                 Ok(())
             }
         }
     }
 
-    /// How many of the first row that is left were sent, when so many rows are wholly sent with so many events.
+    /// How many events of the row after them are sent, when so many more rows are wholly sent with so many events.
     fn left_over(&self, rows: usize, events: usize) -> usize {
-        let whole: usize = self.rows[..rows].iter().map(|(_, row)| row.events.len()).sum();
-        self.sent_of_first + events - whole
+        let whole = self.rows[self.sent..][..rows].iter().map(|(_, row)| row.events.len());
+        self.sent_of_next + events - whole.sum::<usize>()
     }
 
     /// The body of the next request: how many rows are wholly sent by it, how many events it has.
     fn request(&self, most: usize) -> (usize, usize, Vec<u8>) {
         let most = most.max(1);
         let (mut rows, mut events, mut body) = (0, 0, vec![b'[']);
-        'all: for (at, (_, row)) in self.rows.iter().enumerate() {
-            let skip = if at == 0 { self.sent_of_first } else { 0 };
+        'all: for (at, (_, row)) in self.rows[self.sent..].iter().enumerate() {
+            let skip = if at == 0 { self.sent_of_next } else { 0 };
             for event in &row.events[skip.min(row.events.len())..] {
                 let text = event.to_string();
                 if events == most || events > 0 && body.len() + text.len() > REQUEST_BYTES_MAX {
@@ -482,10 +506,9 @@ impl Sending {
     }
 
     /// Forgets rows that are wholly sent; written when this returns.
-    async fn remove(&mut self, rows: usize) -> Result<(), JournalError> {
-        let mut left = rows.min(self.rows.len());
-        while left > 0 {
-            let some = left.min(BATCH_WRITES_MAX);
+    async fn remove(&mut self) -> Result<(), JournalError> {
+        while self.sent > 0 {
+            let some = self.sent.min(BATCH_WRITES_MAX);
             let mut batch = Batch::new();
             for (at, _) in &self.rows[..some] {
                 batch = batch.delete(&OUTBOX, at.clone());
@@ -494,8 +517,9 @@ impl Sending {
             for (_, row) in self.rows.drain(..some) {
                 self.engine.outbox().removed(&row);
             }
-            left -= some;
+            self.sent -= some;
         }
+        self.removed_at = self.engine.clock().now();
         Ok(())
     }
 
