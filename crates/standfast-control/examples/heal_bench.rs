@@ -70,6 +70,7 @@ fn stack(zones: Vec<ZoneName>) -> Result<Stack, Box<dyn std::error::Error>> {
         zones,
         services,
         workflows: Vec::new(),
+        lifecycle: None,
         secrets: BTreeMap::new(),
         externals: BTreeMap::new(),
         edge: standfast_model::Edge::default(),

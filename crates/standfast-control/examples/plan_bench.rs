@@ -85,6 +85,7 @@ fn big_stack() -> Stack {
         zones: zones().collect(),
         services: services.collect(),
         workflows: Vec::new(),
+        lifecycle: None,
         secrets: BTreeMap::new(),
         externals: BTreeMap::new(),
         edge: standfast_model::Edge::default(),

@@ -7,9 +7,10 @@ use crate::diagnostics::shown;
 use crate::dotenv;
 use crate::id::{LoadName, ServiceName, StackName, ZoneName};
 use crate::keys::{
-    BodyDraft, Draft, EdgeDraft, EntryDraft, ExperimentDraft, ExternalDraft, FAULT, LoadDraft, SecretDraft,
-    Section, ServiceDraft, TlsDraft, TrafficDraft, Variable, fault_name,
+    BodyDraft, Draft, EdgeDraft, EntryDraft, ExperimentDraft, ExternalDraft, FAULT, LifecycleDraft,
+    LoadDraft, SecretDraft, Section, ServiceDraft, TlsDraft, TrafficDraft, Variable, fault_name,
 };
+use crate::lifecycle::LifecycleSink;
 use crate::load::Reader;
 use crate::secret::Secret;
 use crate::shape::{Context, Pairs, Referent, Shape};
@@ -50,6 +51,7 @@ pub(crate) fn check(draft: Draft, cx: &mut Context<'_>, mut reader: Reader<'_>) 
     }
     let edge = edge(draft.edge, cx, &mut reader);
     let secrets = secrets(draft.secrets, cx, &reader);
+    let lifecycle = draft.lifecycle.map(|draft| lifecycle(draft, &secrets, cx));
 
     let routes = match draft.routes {
         Section::There(routes) => routing::routes(routes, cx),
@@ -81,7 +83,24 @@ pub(crate) fn check(draft: Draft, cx: &mut Context<'_>, mut reader: Reader<'_>) 
         experiments,
         workflows: Vec::new(),
         secrets,
+        lifecycle,
     })
+}
+
+/// Where lifecycle events are sent; the secret that is shown there must be one of the stack's.
+fn lifecycle(
+    draft: LifecycleDraft,
+    secrets: &BTreeMap<String, Secret>,
+    cx: &mut Context<'_>,
+) -> LifecycleSink {
+    if let Some(name) = draft.bearer.filter(|name| !secrets.contains_key(&name.value)) {
+        let hint = match suggest::nearest(&name.value, secrets.keys().map(String::as_str)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("add `secrets: {{{}: {{file: PATH}}}}`", name.value),
+        };
+        cx.reports.error_hint(name.span, format!("there is no secret `{}` in the stack", name.value), hint);
+    }
+    draft.sink
 }
 
 /// The secrets; each must be there, but none is kept.

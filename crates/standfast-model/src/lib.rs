@@ -14,6 +14,7 @@ mod files;
 mod id;
 mod interpolate;
 mod keys;
+mod lifecycle;
 mod load;
 mod otlp;
 mod render;
@@ -36,6 +37,7 @@ pub use files::{Disk, FILE_BYTES_MAX, Files};
 pub use id::{
     BadName, Generation, Instance, LoadName, ReplicaId, Revision, ServiceName, StackName, ZoneName,
 };
+pub use lifecycle::{LIFECYCLE_BATCH, LIFECYCLE_TYPES, LifecycleSink};
 pub use load::{Loaded, STACK_FILE, WORKFLOWS, is_workflow, load, load_despite_workflows, parse};
 pub use otlp::{BadEndpoint, Otlp, OtlpEndpoint};
 pub use schema::schema;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{LoadName, Revision, ServiceName, StackName, ZoneName};
+use crate::lifecycle::LifecycleSink;
 use crate::secret::Secret;
 use crate::traffic::{Edge, External, Route, Traffic};
 
@@ -39,6 +40,9 @@ pub struct Stack {
     /// Where the secrets are found that workflows may count on, by name.
     #[serde(default)]
     pub secrets: BTreeMap<String, Secret>,
+    /// Where the lifecycle events of workflows are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifecycle: Option<LifecycleSink>,
 }
 
 /// A document of the folder `workflows`, as it is written: who runs it checks it.

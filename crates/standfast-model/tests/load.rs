@@ -314,6 +314,38 @@ fn what_cannot_be_read_is_an_error_with_a_reason() {
 }
 
 #[test]
+fn lifecycle_events_go_where_the_stack_says() {
+    let text = |lifecycle: &str| {
+        format!(
+            "services: {{a: {{command: x}}}}\nsecrets: {{key: {{file: k}}}}\nworkflows: {{lifecycle: {lifecycle}}}\n"
+        )
+    };
+    let read = |lifecycle: &str| parse_with(&text(lifecycle), &[("k", "hunter2")], &[]);
+    let sink = read("{sink: http://a/events}").unwrap().stack.lifecycle.unwrap();
+    assert_eq!(
+        (sink.sink.as_str(), sink.types.len(), sink.batch, sink.bearer),
+        ("http://a/events", 0, 100, None)
+    );
+    let whole = "{sink: 'https://events.example:8443/x?y=1', types: [workflow.faulted, io.serverlessworkflow.task.retried.v1], batch: 1, bearer: key}";
+    let sink = read(whole).unwrap().stack.lifecycle.unwrap();
+    assert_eq!((sink.types, sink.batch), (vec!["workflow.faulted".to_owned(), "task.retried".to_owned()], 1));
+    assert_eq!(sink.bearer.as_deref(), Some("key"));
+    for (lifecycle, says) in [
+        ("{}", "sink"),
+        ("{sink: events.example}", "`http://HOST/PATH`"),
+        ("{sink: 'http://me:pass@events.example'}", "`http://HOST/PATH`"),
+        ("{sink: 'http://a:0/x'}", "`http://HOST/PATH`"),
+        ("{sink: http://a, types: [workflow.complete]}", "did you mean `workflow.completed`?"),
+        ("{sink: http://a, batch: 0}", "from 1 to 1000"),
+        ("{sink: http://a, bearer: kye}", "did you mean `key`?"),
+        ("{sink: http://a, tpyes: []}", "did you mean `types`?"),
+    ] {
+        let found = read(lifecycle).unwrap_err().to_string();
+        assert!(found.contains(says) && found.contains(":3:"), "{lifecycle}: {found}");
+    }
+}
+
+#[test]
 fn a_secret_is_known_by_its_file_and_its_value_is_kept_nowhere() {
     let text = "services: {a: {command: x}}\nsecrets: {key: {file: k/a}, login: {file: /run/l.json, format: json}}\n";
     let files = [("k/a", "hunter2"), ("/run/l.json", "{\"username\": \"hunter2\"}")];

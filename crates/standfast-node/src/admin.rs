@@ -10,7 +10,7 @@ use standfast_control::{
     ServiceStatus, Status, Step, StepKind,
 };
 use standfast_gateway::{Gateway, PutError, ServiceStats};
-use standfast_model::{ServiceName, Stack, WorkflowFile};
+use standfast_model::{ServiceName, Stack};
 use standfast_platform::ReplicaState;
 use standfast_platform::local::AgentClient;
 use standfast_runtime::http::json;
@@ -190,7 +190,7 @@ impl Admin {
 
     async fn plan(&self, body: &[u8]) -> Answer {
         let stack: Stack = read(body)?;
-        let changes = workflows::changes(self.running_workflows().as_deref(), &stack.workflows);
+        let changes = workflows::changes(self.running_stack().as_deref(), &stack);
         let preview = self.control.plan_for(Arc::new(stack)).await.map_err(refusal)?;
         let mut answer = plan_answer(preview.plan.to_string(), &preview.report);
         answer.changes.extend(changes);
@@ -199,7 +199,7 @@ impl Admin {
 
     async fn apply(&self, body: &[u8]) -> Answer {
         let ApplyRequest { stack, plan, author, reason } = read(body)?;
-        let changes = workflows::changes(self.running_workflows().as_deref(), &stack.workflows);
+        let changes = workflows::changes(self.running_stack().as_deref(), &stack);
         let reason = Some(reason).filter(|reason| !reason.is_empty());
         let (stack, request) = (Arc::new(stack), ChangeRequest { author, reason });
         let done = match &plan {
@@ -216,8 +216,8 @@ impl Admin {
     }
 
     /// The documents of the stack that runs; `None` before it is known.
-    fn running_workflows(&self) -> Option<Vec<WorkflowFile>> {
-        self.stack.borrow().as_ref().map(|stack| stack.workflows.clone())
+    fn running_stack(&self) -> Option<Arc<Stack>> {
+        self.stack.borrow().clone()
     }
 
     async fn restart(&self, body: &[u8]) -> Answer {

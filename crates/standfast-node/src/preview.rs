@@ -11,7 +11,7 @@ use crate::answers::PlanAnswer;
 
 /// The first start of a stack that does not run: the plan that a node would make of it when nothing was seen or decided yet.
 pub fn first_start(stack: Stack, now: Stamp) -> PlanAnswer {
-    let workflows = crate::workflows::changes(None, &stack.workflows);
+    let workflows = crate::workflows::changes(None, &stack);
     let (policy, seen, nothing) = (Policy::of(Arc::new(stack)), Inventory::default(), Blueprint::genesis());
     let report = plan(&policy, &seen, &nothing, now).report;
     let number = PlanId::of(&policy, &seen, &nothing);

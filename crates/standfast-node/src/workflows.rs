@@ -8,12 +8,13 @@ use bytes::Bytes;
 use http::header::{HeaderValue, RETRY_AFTER};
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri};
-use standfast_model::{Stack, WORKFLOWS, WorkflowFile};
+use standfast_model::{LifecycleSink, Stack, Stamp, WORKFLOWS, WorkflowFile};
 use standfast_runtime::http::plain;
 use standfast_runtime::{Clock, Stop, Tasks, with_causes};
 use standfast_store::Store;
 use standfast_workflow::{
-    Definition, Engine, EngineConfig, Evaluator, EvaluatorConfig, FolderAndNetwork, JournalError,
+    Definition, Engine, EngineConfig, Evaluator, EvaluatorConfig, FolderAndNetwork, JournalError, Sink,
+    SinkStatus,
 };
 use tokio::sync::watch;
 
@@ -26,6 +27,9 @@ pub(crate) const PREFIX: &str = "/workflows";
 
 /// How long a request about workflows waits for a node that has just begun.
 const DEFINED_WITHIN: Duration = Duration::from_secs(3);
+
+/// A sink that is so far behind is told of.
+const LATE: Duration = Duration::from_secs(10);
 
 /// From one look at the files of secrets to the next.
 const SECRETS_EVERY: Duration = Duration::from_secs(2);
@@ -96,12 +100,13 @@ impl Workflows {
     pub(crate) fn troubles(&self) -> Vec<String> {
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner).clone();
         troubles.extend(self.secret_troubles.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+        troubles.extend(behind(&self.engine.sink_status(), self.clock.now()));
         troubles
     }
 
     /// Makes the workflows of the stack startable, now and whenever the stack changes.
     pub(crate) async fn follow(self, mut stacks: watch::Receiver<Option<Arc<Stack>>>, stop: Stop) {
-        let mut known = None;
+        let (mut known, mut sink) = (None, None);
         let mut secrets = StackSecrets::default();
         loop {
             let stack = stacks.borrow_and_update().clone();
@@ -112,6 +117,16 @@ impl Workflows {
                 self.engine.set_secrets(secrets.known.clone().into());
                 *self.secret_troubles.lock().unwrap_or_else(PoisonError::into_inner) =
                     secrets.troubles.clone();
+            }
+            if let Some(stack) = &stack
+                && sink.as_ref() != Some(&stack.lifecycle)
+            {
+                match self.engine.set_sink(stack.lifecycle.as_ref().map(sink_of)).await {
+                    Ok(()) => sink = Some(stack.lifecycle.clone()),
+                    Err(why) => {
+                        tracing::error!(why = %with_causes(&why), "the sink of lifecycle events is not changed")
+                    }
+                }
             }
             if let Some(stack) = stack
                 && known.as_ref() != Some(&stack.workflows)
@@ -150,8 +165,52 @@ impl Workflows {
     }
 }
 
+fn sink_of(lifecycle: &LifecycleSink) -> Sink {
+    let LifecycleSink { sink, types, batch, bearer } = lifecycle;
+    Sink {
+        uri: sink.clone(),
+        types: types.iter().cloned().collect(),
+        batch: *batch as usize,
+        bearer: bearer.clone(),
+    }
+}
+
+/// How far the sink of lifecycle events is behind, when it is, and what was not told it, for people.
+fn behind(status: &SinkStatus, now: Stamp) -> Option<String> {
+    let SinkStatus { uri: Some(uri), waiting, since, lost, error, .. } = status else { return None };
+    let lost = if *lost > 0 {
+        format!("; {lost} were not told, since too many waited or for too long")
+    } else {
+        String::new()
+    };
+    let late = since.map(|since| now.since(since)).filter(|late| error.is_some() || *late >= LATE);
+    match late {
+        Some(late) => {
+            let why = error.as_ref().map_or(String::new(), |why| format!(": {why}"));
+            Some(format!(
+                "{waiting} lifecycle events of workflows wait for {uri}, the first for {} s{why}{lost}",
+                late.as_secs()
+            ))
+        }
+        None if lost.is_empty() => None,
+        None => Some(format!("lifecycle events of workflows for {uri}{lost}")),
+    }
+}
+
 /// What differs between the documents that are known and those that shall be, in sentences.
-pub(crate) fn changes(known: Option<&[WorkflowFile]>, wanted: &[WorkflowFile]) -> Vec<String> {
+pub(crate) fn changes(running: Option<&Stack>, stack: &Stack) -> Vec<String> {
+    let mut found = of_documents(running.map(|running| running.workflows.as_slice()), &stack.workflows);
+    let known = running.and_then(|running| running.lifecycle.as_ref());
+    if known != stack.lifecycle.as_ref() {
+        found.push(match &stack.lifecycle {
+            Some(lifecycle) => format!("lifecycle events of workflows go to {}", lifecycle.sink),
+            None => "lifecycle events of workflows go nowhere: those that wait are forgotten".to_owned(),
+        });
+    }
+    found
+}
+
+fn of_documents(known: Option<&[WorkflowFile]>, wanted: &[WorkflowFile]) -> Vec<String> {
     let known = known.unwrap_or_default();
     let of = |all: &[WorkflowFile], file: &str| all.iter().find(|one| one.file == file).cloned();
     let there = wanted.iter().filter_map(|one| match of(known, &one.file) {
@@ -192,11 +251,11 @@ mod tests {
         let file = |name: &str, text: &str| WorkflowFile { file: name.to_owned(), text: text.to_owned() };
         let known = [file("a", "1"), file("b", "1"), file("c", "1")];
         let wanted = [file("a", "1"), file("b", "2"), file("d", "1")];
-        let said = changes(Some(&known), &wanted);
+        let said = of_documents(Some(&known), &wanted);
         let begins: Vec<&str> = said.iter().filter_map(|said| said.split(':').next()).collect();
         assert_eq!(begins, ["update b", "add d", "remove c"]);
-        assert!(changes(Some(&known), &known).is_empty());
-        assert_eq!(changes(None, &known).len(), 3);
+        assert!(of_documents(Some(&known), &known).is_empty());
+        assert_eq!(of_documents(None, &known).len(), 3);
     }
 
     #[test]

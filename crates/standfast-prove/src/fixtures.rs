@@ -89,6 +89,7 @@ pub(crate) fn stack(rate_per_second: f64, faults: Vec<Fault>) -> Stack {
         services: BTreeMap::from([("orders".parse().unwrap(), service("orders", 3))]),
         externals: BTreeMap::new(),
         workflows: Vec::new(),
+        lifecycle: None,
         secrets: BTreeMap::new(),
         edge: standfast_model::Edge::default(),
         routes: Vec::new(),

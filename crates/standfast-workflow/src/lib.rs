@@ -30,8 +30,8 @@ pub use decide::{
 pub use engine::{
     BadDefinition, BadTaskRef, Definition, EVENTS_KEPT_FOR, Engine, EngineConfig, Filter, Found, Invoke,
     JournalError, KEPT_FOR, KeptValue, LIFECYCLE_MAX, Lifecycle, LockWait, Migration, OpenTask,
-    RUN_BYTES_MAX, Refused, STATUS_WORDS, Scheduled, Shown, Stuck, StuckKind, Summary, TaskFilter, TaskRef,
-    Told,
+    RUN_BYTES_MAX, Refused, SINK_BATCH, STATUS_WORDS, Scheduled, Shown, Sink, SinkStatus, Stuck, StuckKind,
+    Summary, TaskFilter, TaskRef, Told,
 };
 pub use expression::{Evaluator, EvaluatorConfig, ExpressionFailed, serve_expressions};
 #[cfg(feature = "trial")]

@@ -71,6 +71,7 @@ pub(crate) fn stack(zones: &[&str], services: Vec<Service>) -> Arc<Stack> {
         services: services.into_iter().map(|service| (service.name.clone(), service)).collect(),
         externals: BTreeMap::new(),
         workflows: Vec::new(),
+        lifecycle: None,
         secrets: BTreeMap::new(),
         edge: standfast_model::Edge::default(),
         routes: Vec::new(),

@@ -8,12 +8,8 @@ const CONTAINERS: &str = "this release runs processes, not containers";
 const PROTECTION: &str = "it protects a container, and this release runs processes";
 const LOOPBACK: &str = "services find each other through `<SERVICE>_URL`";
 
-pub(crate) const STACK_REFUSED: Keys = &[
-    ("include", "put all services into this file"),
-    ("workflows", LATER),
-    ("assistants", LATER),
-    ("models", LATER),
-];
+pub(crate) const STACK_REFUSED: Keys =
+    &[("include", "put all services into this file"), ("assistants", LATER), ("models", LATER)];
 
 pub(crate) const STACK_IGNORED: Keys = &[
     ("version", "Compose gave it up; remove it"),

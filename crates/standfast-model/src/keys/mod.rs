@@ -17,6 +17,7 @@ mod route;
 mod secrets;
 mod service;
 mod traffic;
+mod workflows;
 
 pub(crate) use edge::{EdgeDraft, TlsDraft};
 pub(crate) use environment::{Variable, is_variable};
@@ -34,6 +35,8 @@ use crate::source::At;
 use crate::stack::Invariant;
 pub(crate) use traffic::TrafficDraft;
 
+pub(crate) use workflows::LifecycleDraft;
+
 use crate::traffic::Route;
 
 /// Everything in `standfast.yaml`, decoded. `None` where a whole section is absent or unusable.
@@ -47,6 +50,7 @@ pub(crate) struct Draft {
     pub(crate) routes_whole: bool,
     pub(crate) edge: EdgeDraft,
     pub(crate) secrets: Pairs<String, SecretDraft>,
+    pub(crate) lifecycle: Option<LifecycleDraft>,
     pub(crate) load: Section<Pairs<LoadName, LoadDraft>>,
     pub(crate) invariants: Vec<At<Invariant>>,
     pub(crate) experiments: Vec<ExperimentDraft>,
@@ -130,6 +134,7 @@ fn stack(f: &mut Fields<'_, '_>) -> Option<Draft> {
         "Secrets that workflows may count on, by name: files outside of git.",
         secrets::SECRETS,
     );
+    let workflows = f.optional("workflows", workflows::WORKFLOWS.doc, workflows::WORKFLOWS);
     f.refused(compose::STACK_REFUSED);
     f.ignored(compose::STACK_IGNORED);
     Some(Draft {
@@ -140,6 +145,7 @@ fn stack(f: &mut Fields<'_, '_>) -> Option<Draft> {
         routes_whole,
         edge: edge.unwrap_or_default(),
         secrets: secrets.unwrap_or_default(),
+        lifecycle: workflows.flatten(),
         load,
         invariants: invariants.unwrap_or_default(),
         experiments: experiments.unwrap_or_default(),

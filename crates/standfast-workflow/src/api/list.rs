@@ -9,7 +9,7 @@ use super::Asked;
 use super::answer::{Answer, bad, data, refused};
 use super::routes::LIMIT_MAX;
 use super::runs::as_value;
-use crate::engine::{Engine, Filter, STATUS_WORDS, Scheduled, Stuck};
+use crate::engine::{Engine, Filter, STATUS_WORDS, Scheduled, SinkStatus, Stuck};
 use crate::run::RunId;
 
 /// Runs in one answer, unless asked for another number.
@@ -26,6 +26,14 @@ pub(super) fn stuck(engine: &Engine) -> Response<Bytes> {
     };
     let runs: Vec<Value> = engine.stuck().into_iter().map(told).collect();
     data(StatusCode::OK, &json!({"runs": runs}))
+}
+
+pub(super) fn sink(engine: &Engine) -> Response<Bytes> {
+    let SinkStatus { uri, waiting, since, sent, lost, error } = engine.sink_status();
+    let since = since.map(|since| since.to_string());
+    let told =
+        json!({"sink": uri, "waiting": waiting, "since": since, "sent": sent, "lost": lost, "error": error});
+    data(StatusCode::OK, &told)
 }
 
 pub(super) fn schedules(engine: &Engine) -> Response<Bytes> {

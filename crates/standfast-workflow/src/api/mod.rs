@@ -70,6 +70,7 @@ async fn perform(route: &Route, asked: Asked<'_>) -> Answer {
         Operation::StartVersion => runs::start(&asked, asked.variables[2]).await,
         Operation::Runs => list::runs(&asked).await,
         Operation::Stuck => Ok(list::stuck(asked.engine)),
+        Operation::Sink => Ok(list::sink(asked.engine)),
         Operation::Schedules => Ok(list::schedules(asked.engine)),
         Operation::Values => values::list(&asked, asked.variables[0]).await,
         Operation::Value => values::show(&asked, asked.variables[0]).await,

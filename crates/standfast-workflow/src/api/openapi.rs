@@ -169,6 +169,15 @@ fn schemas() -> Value {
     ];
     let not_migrated = object(&[("id", id()), ("refused", text.clone())], 2);
     let migrated_one = json!({"anyOf": [reference("Migrated"), not_migrated]});
+    let or_null = |kind: &str| json!({"type": [kind, "null"]});
+    let sink = [
+        ("sink", or_null("string")),
+        ("waiting", number.clone()),
+        ("since", or_null("string")),
+        ("sent", number.clone()),
+        ("lost", number.clone()),
+        ("error", or_null("string")),
+    ];
     let begun = [("id", id()), ("workflow", reference("WorkflowName"))];
     let record =
         [("run", id()), ("number", number.clone()), ("at", number.clone()), ("events", list(json!({})))];
@@ -225,6 +234,7 @@ fn schemas() -> Value {
         "Run": object(&run, 7),
         "ChangedOne": object(&changed, 4),
         "ChangedMany": object(&[("runs", list(reference("ChangedOne"))), ("next", next.clone())], 2),
+        "Sink": object(&sink, 6),
         "Remark": object(&remark, 2),
         "Migrated": object(&migrated, 9),
         "MigratedMany": object(&[("runs", list(migrated_one)), ("next", next.clone())], 2),

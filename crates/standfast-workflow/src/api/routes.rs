@@ -14,6 +14,7 @@ pub(super) enum Operation {
     StartVersion,
     Runs,
     Stuck,
+    Sink,
     Schedules,
     Values,
     Value,
@@ -251,6 +252,14 @@ pub(super) const ROUTES: &[Route] = &[
         name: "listStuckRuns",
         summary: "Runs that do not go on, and why",
         answer: "StuckRuns",
+        ..BASE
+    },
+    Route {
+        path: "/v1/lifecycle",
+        operation: Operation::Sink,
+        name: "showLifecycle",
+        summary: "How far the sink of lifecycle events is behind",
+        answer: "Sink",
         ..BASE
     },
     Route {

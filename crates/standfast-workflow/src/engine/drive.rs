@@ -265,9 +265,11 @@ impl Driving {
         };
         let effect = self.effect.take().filter(|effect| effect.is_of(&record));
         let change = effect.as_ref().and_then(|effect| effect.change.clone());
-        let beside = Beside { sleeper, has_slept: self.kept.is_some(), change, tasks };
-        let is_kept = beside.sleeper.is_some();
-        let at = journal.append(run, self.program.name(), record, self.last, beside).await?;
+        let (rows, many) = self.engine.outbox().rows(record.at, &told);
+        let beside = Beside { sleeper, has_slept: self.kept.is_some(), change, tasks, told: rows };
+        let written = journal.append(run, self.program.name(), record, self.last, beside).await;
+        self.engine.outbox().was_written(many, written.is_ok());
+        let (at, is_kept) = written?;
         if let Some(effect) = effect {
             effect.written(&self.engine);
         }

@@ -11,9 +11,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use standfast_model::{Priority, Stamp};
 use standfast_runtime::{Backoff, Clock, Rng};
-use standfast_store::{Batch, CommitError, Health, Is, Page, ReadError, Scan, Space, Store, Version};
+use standfast_store::{
+    BATCH_BYTES_MAX, Batch, CommitError, Health, Is, Page, ReadError, Scan, Space, Store, Version,
+};
 
 use super::human::{OpenTask, TaskRef};
+use super::outbox::{Row, Sink};
 use crate::program::WorkflowName;
 use crate::run::{Again, Digest, Origin, Problem, Record, Run, RunId, Status, given};
 
@@ -36,6 +39,10 @@ const TASKS: Space = Space::Table("workflow-tasks");
 /// Who drives runs, and how far back a recovery must read.
 const OWNER: Space = Space::Table("workflow-owner");
 
+/// By sequence and number: what records tell others and nobody has taken yet.
+pub(super) const OUTBOX: Space = Space::Table("workflow-lifecycle");
+
+const SINK_KEY: &[u8] = b"lifecycle-sink";
 const OWNER_KEY: &[u8] = b"owner";
 const MARK_KEY: &[u8] = b"mark";
 
@@ -43,6 +50,8 @@ const MARK_KEY: &[u8] = b"mark";
 const PART_BYTES_MAX: usize = 768 << 10;
 /// Most that one run may hold, in bytes of its snapshot: what a batch of the store can carry, with room for the rest.
 pub const RUN_BYTES_MAX: usize = 3 << 20;
+/// Bytes of a batch that are left for what the store adds to it.
+const BATCH_REST: usize = 64 << 10;
 /// How long what is known of a run that has ended is kept, unless told otherwise.
 pub const KEPT_FOR: Duration = Duration::from_secs(7 * 86_400);
 /// Records of one process have the upper bits of their sequence of their own. So no sequence is ever used again, though the last
@@ -234,6 +243,8 @@ pub(super) struct Beside {
     pub(super) tasks: Vec<(TaskRef, Option<OpenTask>)>,
     /// What else is written.
     pub(super) change: Option<Change>,
+    /// What it tells others, as it is kept until somebody has taken it.
+    pub(super) told: Vec<Vec<u8>>,
 }
 
 /// What is put where; nothing: it is removed.
@@ -272,7 +283,8 @@ impl Journal {
         self.sequence.load(Ordering::SeqCst)
     }
 
-    /// Writes a record and what belongs to it: done when this returns. Returns where it is.
+    /// Writes a record and what belongs to it: done when this returns. Returns where it is, and whether the snapshot was written: when
+    /// what is told leaves no room for one the next record has it.
     pub(super) async fn append(
         &self,
         run: &Run,
@@ -280,7 +292,7 @@ impl Journal {
         record: Record,
         before: Option<u64>,
         beside: Beside,
-    ) -> Result<u64, JournalError> {
+    ) -> Result<(u64, bool), JournalError> {
         let at = self.sequence.fetch_add(1, Ordering::SeqCst);
         let kept_until = Some(record.at.plus(self.kept_for));
         let (is_first, is_last) = (record.number == 0, run.status.is_final());
@@ -335,17 +347,49 @@ impl Journal {
             Some(Change { space, key, value: None }) => batch.delete(space, key),
             None => batch,
         };
+        let told: usize = beside.told.iter().map(Vec::len).sum();
+        for (number, row) in (0_u32..).zip(beside.told) {
+            batch = batch.put_until(&OUTBOX, part_key(&at.to_be_bytes(), number), row, kept_until);
+        }
+        let mut is_kept = false;
         if let Some(mut sleeper) = beside.sleeper {
             sleeper.last = Some(at);
-            batch = put_sleeper(batch, &sleeper)?;
+            let whole = put_sleeper(batch.clone(), &sleeper)?;
+            is_kept = told == 0 || whole.bytes() + BATCH_REST < BATCH_BYTES_MAX;
+            batch = if is_kept { whole } else { batch };
         }
         // What goes on waits for room; what would begin is refused, and its caller may go elsewhere.
         if is_first {
-            self.try_commit(batch).await?
+            self.try_commit_with(batch, told).await?;
         } else {
-            self.commit(batch).await?
+            self.commit_with(batch, told).await?;
+        }
+        Ok((at, is_kept))
+    }
+
+    /// What waits for the sink, from the first on, as much as a page of the store holds; or the last alone.
+    pub(super) async fn outbox(&self, is_last: bool) -> Result<Vec<(Vec<u8>, Row)>, JournalError> {
+        let scan = match is_last {
+            true => Scan::of(OUTBOX, "").reverse().limit(1),
+            false => Scan::of(OUTBOX, ""),
         };
-        Ok(at)
+        let page = self.scan(&scan).await?;
+        let row = |bytes: &[u8]| read::<Row>(bytes)?.readable();
+        page.entries.iter().map(|entry| Ok((entry.key.to_vec(), row(&entry.value)?))).collect()
+    }
+
+    /// Where lifecycle events are sent.
+    pub(super) async fn sink(&self) -> Result<Option<Sink>, JournalError> {
+        let Some(bytes) = self.get(&OWNER, SINK_KEY).await? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map_err(|why| JournalError::Unreadable(format!("the sink: {why}")))
+    }
+
+    pub(super) async fn put_sink(&self, sink: Option<&Sink>) -> Result<(), JournalError> {
+        self.commit(match sink {
+            Some(sink) => Batch::new().put(&OWNER, SINK_KEY, json(sink)?),
+            None => Batch::new().delete(&OWNER, SINK_KEY),
+        })
+        .await
     }
 
     /// Keeps what became of a run, so that it need not be in memory.
@@ -654,9 +698,14 @@ impl Journal {
 
     /// Writes, and waits as long as the store cannot: nothing goes on that is not written.
     pub(super) async fn commit(&self, batch: Batch) -> Result<(), JournalError> {
+        self.commit_with(batch, 0).await
+    }
+
+    /// The same, of which so many bytes are not the run's.
+    async fn commit_with(&self, batch: Batch, others: usize) -> Result<(), JournalError> {
         let mut failures = 0;
         loop {
-            match self.try_commit(batch.clone()).await {
+            match self.try_commit_with(batch.clone(), others).await {
                 Err(JournalError::Full) => self.pause(&mut failures).await,
                 other => return other,
             }
@@ -665,7 +714,11 @@ impl Journal {
 
     /// Writes if there is room.
     pub(super) async fn try_commit(&self, batch: Batch) -> Result<(), JournalError> {
-        let bytes = batch.bytes();
+        self.try_commit_with(batch, 0).await
+    }
+
+    async fn try_commit_with(&self, batch: Batch, others: usize) -> Result<(), JournalError> {
+        let bytes = batch.bytes().saturating_sub(others);
         if bytes > RUN_BYTES_MAX + (512 << 10) {
             return Err(JournalError::RunTooLarge { found: bytes, max: RUN_BYTES_MAX });
         }
@@ -787,6 +840,10 @@ trait Kept {
 
 impl Kept for Written {
     const WHAT: &'static str = "a record";
+}
+
+impl Kept for Row {
+    const WHAT: &'static str = "what a record tells";
 }
 
 impl Kept for Ended {

@@ -7,7 +7,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::Engine;
 use crate::program::WorkflowName;
-use crate::run::{Record, Run, lifecycle};
+use crate::run::{Record, Run, lifecycle, lifecycle_of};
 
 /// Most that waits for a reader; one that is slower loses the oldest, and is told how many.
 pub const LIFECYCLE_MAX: usize = 4_096;
@@ -53,12 +53,13 @@ impl Engine {
         Lifecycle(self.0.lifecycle.0.subscribe())
     }
 
-    /// What a record will tell once it is written; nothing when nobody reads.
+    /// What a record will tell once it is written; nothing when nobody reads and there is no sink.
     pub(super) fn lifecycle_of(&self, before: &Run, workflow: &WorkflowName, record: &Record) -> Vec<Value> {
-        if self.0.lifecycle.0.receiver_count() == 0 {
-            Vec::new()
-        } else {
-            lifecycle(before, workflow, record)
+        match (self.0.lifecycle.0.receiver_count(), self.outbox().sink()) {
+            (0, None) => Vec::new(),
+            // What nobody wants is not made.
+            (0, Some(sink)) => lifecycle_of(before, workflow, record, &|kind| sink.wants(kind)),
+            _ => lifecycle(before, workflow, record),
         }
     }
 

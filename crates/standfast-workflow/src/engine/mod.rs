@@ -21,6 +21,7 @@ mod lifecycle;
 mod locks;
 mod migrate;
 mod operate;
+mod outbox;
 mod programs;
 mod query;
 mod refused;
@@ -53,6 +54,7 @@ pub use journal::{JournalError, KEPT_FOR, RUN_BYTES_MAX, STATUS_WORDS, Summary};
 pub use lifecycle::{LIFECYCLE_MAX, Lifecycle, Told};
 pub use locks::LockWait;
 pub use migrate::Migration;
+pub use outbox::{SINK_BATCH, Sink, SinkStatus};
 pub use refused::Refused;
 pub use schedule::Scheduled;
 pub use search::{Filter, Found};
@@ -136,6 +138,7 @@ struct Inner {
     values: values::Values,
     locks: locks::Locks,
     lifecycle: lifecycle::Channel,
+    outbox: outbox::Outbox,
     rng: Mutex<Rng>,
     /// Something may be due earlier, or there is room for another run.
     changed: Notify,
@@ -182,12 +185,14 @@ impl Engine {
             values: values::Values::default(),
             locks: locks::Locks::default(),
             lifecycle: lifecycle::Channel::default(),
+            outbox: outbox::Outbox::default(),
             rng: Mutex::new(Rng::from_entropy()),
             changed: Notify::new(),
             is_told: AtomicBool::new(false),
             is_trying: AtomicBool::new(false),
             stopped: watch::Sender::new(None),
         }));
+        engine.read_outbox().await?;
         engine.read_events().await?;
         engine.read_locks().await?;
         engine.recover().await?;
@@ -195,6 +200,12 @@ impl Engine {
         engine.0.tasks.spawn("workflow timers", OnStop::Abort, async move { waking.wake_the_due().await });
         let watching = engine.clone();
         engine.0.tasks.spawn("workflow watchdog", OnStop::Abort, async move { watching.watch().await });
+        let sending = engine.clone();
+        engine.0.tasks.spawn(
+            "workflow lifecycle",
+            OnStop::Abort,
+            async move { sending.send_lifecycle().await },
+        );
         let marking = engine.clone();
         engine.0.tasks.spawn("workflow mark", OnStop::Abort, async move { marking.keep_marking().await });
         Ok(engine)
@@ -396,6 +407,10 @@ impl Engine {
 
     fn events(&self) -> &events::Events {
         &self.0.events
+    }
+
+    fn outbox(&self) -> &outbox::Outbox {
+        &self.0.outbox
     }
 
     fn schedules(&self) -> &schedule::Schedules {

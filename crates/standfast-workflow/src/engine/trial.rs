@@ -295,8 +295,11 @@ impl Engine {
         let told = self.lifecycle_of(&run, workflow, &record);
         run.apply(&record);
         let sleeper = Sleeper::of(&run, workflow, last, false, None);
-        let beside = Beside { sleeper: Some(sleeper), has_slept, tasks: Vec::new(), change: None };
-        self.journal().append(&run, workflow, record, last, beside).await?;
+        let (rows, many) = self.outbox().rows(now, &told);
+        let beside = Beside { sleeper: Some(sleeper), has_slept, told: rows, ..Beside::default() };
+        let written = self.journal().append(&run, workflow, record, last, beside).await;
+        self.outbox().was_written(many, written.is_ok());
+        written?;
         self.tell_lifecycle(told);
         self.events().forget(run.id);
         let mut runs = self.runs();

@@ -11,7 +11,17 @@ use crate::program::{AROUND, WorkflowName};
 
 /// What a record tells others, in order; `before` is the run as it was before that record.
 pub fn lifecycle(before: &Run, workflow: &WorkflowName, record: &Record) -> Vec<Value> {
-    let mut telling = Telling { run: before.clone(), workflow, record, told: Vec::new() };
+    lifecycle_of(before, workflow, record, &|_| true)
+}
+
+/// The same of those types only that are wanted, by what is in their middle (`task.completed`). Each has the id that it has among all.
+pub(crate) fn lifecycle_of(
+    before: &Run,
+    workflow: &WorkflowName,
+    record: &Record,
+    wants: &dyn Fn(&str) -> bool,
+) -> Vec<Value> {
+    let mut telling = Telling { run: before.clone(), workflow, record, wants, count: 0, told: Vec::new() };
     for event in &record.events {
         telling.event(event);
     }
@@ -30,12 +40,15 @@ struct Telling<'r> {
     run: Run,
     workflow: &'r WorkflowName,
     record: &'r Record,
+    wants: &'r dyn Fn(&str) -> bool,
+    /// How many there were, those included that are not wanted.
+    count: usize,
     told: Vec<Value>,
 }
 
 impl Telling<'_> {
     fn event(&mut self, event: &Event) {
-        let before: BTreeMap<ScopeId, Scope> = self.run.scopes.clone();
+        let before = self.before(event);
         self.run.evolve(event, self.record.at);
         match event {
             Event::Started { .. } | Event::Continued { .. } => {
@@ -97,6 +110,39 @@ impl Telling<'_> {
         }
     }
 
+    /// The scopes that an event may end or say something of, as they are before it. With 10,000 branches under way a copy of all for
+    /// each event would hold up the run.
+    fn before(&self, event: &Event) -> BTreeMap<ScopeId, Scope> {
+        let scopes = &self.run.scopes;
+        let from = match event {
+            Event::Held | Event::Parked { .. } | Event::Resumed | Event::Ended { .. } => {
+                return scopes.clone();
+            }
+            Event::Done { parent, .. } => {
+                return scopes.get(parent).map(|scope| (*parent, scope.clone())).into_iter().collect();
+            }
+            Event::Left { scope, .. } | Event::Faulted { scope, .. } | Event::Restarted { scope, .. } => {
+                *scope
+            }
+            _ => return BTreeMap::new(),
+        };
+        let mut within = BTreeMap::new();
+        let Some(first) = scopes.get(&from) else { return within };
+        // What holds it tells whether it is a round.
+        if let Some(parent) = first.parent
+            && let Some(holder) = scopes.get(&parent)
+        {
+            within.insert(parent, holder.clone());
+        }
+        within.insert(from, first.clone());
+        for (id, scope) in scopes.range(from..).skip(1) {
+            if scope.parent.is_some_and(|parent| parent >= from && within.contains_key(&parent)) {
+                within.insert(*id, scope.clone());
+            }
+        }
+        within
+    }
+
     fn begins(&mut self, task: &str) {
         self.of_task("created", "createdAt", task, None);
         self.of_task("started", "startedAt", task, None);
@@ -150,11 +196,13 @@ impl Telling<'_> {
     }
 
     fn of_run<'f>(&mut self, what: &str, when: &str, more: impl IntoIterator<Item = (&'f str, Value)>) {
-        let mut data = json!({"name": self.name(), when: self.record.at.to_string()});
-        for (name, value) in more {
-            data[name] = value;
-        }
-        self.tell("workflow", what, data);
+        self.tell(&format!("workflow.{what}"), |telling| {
+            let mut data = json!({"name": telling.name(), when: telling.record.at.to_string()});
+            for (name, value) in more {
+                data[name] = value;
+            }
+            data
+        });
     }
 
     fn of_task(&mut self, what: &str, when: &str, task: &str, more: Option<(&str, Value)>) {
@@ -162,11 +210,23 @@ impl Telling<'_> {
         if task.contains(AROUND) {
             return;
         }
-        let mut data = json!({"workflow": self.name(), "task": task, when: self.record.at.to_string()});
-        if let Some((name, value)) = more {
-            data[name] = value;
-        }
-        self.tell("task", what, data);
+        self.tell(&format!("task.{what}"), |telling| {
+            let mut data =
+                json!({"workflow": telling.name(), "task": task, when: telling.record.at.to_string()});
+            if let Some((name, value)) = more {
+                data[name] = value;
+            }
+            data
+        });
+        let status = match what {
+            "created" => Status::Pending.word(),
+            "started" | "resumed" | "retried" => Status::Running.word(),
+            ended_or_suspended => ended_or_suspended,
+        };
+        self.tell("task.status-changed", |telling| {
+            let at = telling.record.at.to_string();
+            json!({"workflow": telling.name(), "task": task, "updatedAt": at, "status": status})
+        });
     }
 
     /// The qualified name of the run, as the language's examples have it.
@@ -174,19 +234,24 @@ impl Telling<'_> {
         format!("{}-{}.{}", self.workflow.name, self.run.id, self.workflow.namespace)
     }
 
-    fn tell(&mut self, of: &str, what: &str, data: Value) {
+    fn tell(&mut self, kind: &str, data: impl FnOnce(&Self) -> Value) {
+        let number = self.count;
+        self.count += 1;
+        if !(self.wants)(kind) {
+            return;
+        }
         let WorkflowName { namespace, name, .. } = self.workflow;
-        let id = format!("{}-{}-{}", self.run.id, self.record.number, self.told.len());
-        self.told.push(json!({
+        let event = json!({
             "specversion": "1.0",
-            "id": id,
+            "id": format!("{}-{}-{number}", self.run.id, self.record.number),
             "source": format!("/workflows/{namespace}/{name}"),
-            "type": format!("io.serverlessworkflow.{of}.{what}.v1"),
+            "type": format!("io.serverlessworkflow.{kind}.v1"),
             "subject": self.run.id.to_string(),
             "time": self.record.at.to_string(),
             "datacontenttype": "application/json",
-            "data": data,
-        }));
+            "data": data(self),
+        });
+        self.told.push(event);
     }
 }
 

@@ -21,6 +21,7 @@ pub(crate) use again::{before_fault, before_task, tasks, undone_since};
 pub use event::{Event, Record};
 pub use id::{BadRunId, Digest, RunId};
 pub use lifecycle::lifecycle;
+pub(crate) use lifecycle::lifecycle_of;
 pub use migrated::Migrated;
 pub use problem::{Problem, Standard};
 pub(crate) use undo::COMPENSATE;

@@ -122,8 +122,8 @@ async fn what_becomes_of_runs_is_told_and_who_is_slow_is_told_what_was_lost() {
             Told::Lost(lost) => panic!("{lost} were lost"),
         }
     }
-    assert_eq!(types.len(), 5, "{types:?}");
-    for _ in 0..LIFECYCLE_MAX / 6 + 1 {
+    assert_eq!(types.len(), 8, "{types:?}");
+    for _ in 0..LIFECYCLE_MAX / 9 + 1 {
         quiet.start(&one, json!({})).await;
     }
     assert!(matches!(sleeps.next().await, Some(Told::Lost(_))));

@@ -32,6 +32,7 @@ mod sealed;
 mod secrets;
 mod secrets_kept;
 mod signals;
+mod sink;
 mod stuck;
 mod survive;
 mod values;

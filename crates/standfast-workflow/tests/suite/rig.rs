@@ -1,6 +1,6 @@
 //! An engine over a store, and a service that answers as a test says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -38,6 +38,14 @@ pub(crate) struct Seen {
     pub(crate) requests: BTreeMap<String, usize>,
     /// Effects by key.
     pub(crate) effects: BTreeMap<String, usize>,
+    /// Events that were sent to `/sink`, in the order in which they came.
+    pub(crate) told: Vec<Value>,
+    /// How they came: the type of what was sent, and as whom, each once.
+    pub(crate) told_as: BTreeSet<String>,
+    /// `/sink` takes nothing at the moment.
+    pub(crate) is_deaf: bool,
+    /// `/sink` takes no more events in one request.
+    pub(crate) takes_max: Option<usize>,
 }
 
 impl Service {
@@ -68,6 +76,16 @@ impl Service {
     /// What is asked below `/held/` is answered from now on.
     pub(crate) fn answers(&self) {
         self.answers.send_replace(true);
+    }
+
+    /// From now on `/sink` takes events, or does not.
+    pub(crate) fn is_deaf(&self, is_deaf: bool) {
+        self.seen.lock().unwrap().is_deaf = is_deaf;
+    }
+
+    /// From now on `/sink` takes no more events in one request.
+    pub(crate) fn takes_max(&self, max: usize) {
+        self.seen.lock().unwrap().takes_max = Some(max);
     }
 
     pub(crate) fn seen<T>(&self, look: impl FnOnce(&Seen) -> T) -> T {
@@ -201,6 +219,22 @@ fn answer(seen: &mut Seen, request: &Request<Bytes>) -> Response<Bytes> {
     let count = seen.requests.entry(path.clone()).or_default();
     *count += 1;
     let count = *count;
+    if path == "/sink" {
+        let told = match serde_json::from_slice(request.body()).unwrap() {
+            Value::Array(told) => told,
+            one => vec![one],
+        };
+        if seen.is_deaf {
+            return answer_json(StatusCode::SERVICE_UNAVAILABLE, &json!({}));
+        }
+        if seen.takes_max.is_some_and(|max| told.len() > max) {
+            return answer_json(StatusCode::PAYLOAD_TOO_LARGE, &json!({}));
+        }
+        seen.told.extend(told);
+        seen.told_as.extend(header("content-type"));
+        seen.told_as.extend(header("authorization"));
+        return answer_json(StatusCode::OK, &json!({}));
+    }
     if let Some(status) = path.strip_prefix("/status/") {
         let status = StatusCode::from_bytes(status.as_bytes()).unwrap();
         return answer_json(status, &json!({"said": status.as_u16()}));

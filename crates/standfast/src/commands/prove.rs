@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use standfast_model::{Experiment, Fault, Stack};
+use standfast_model::{Experiment, Fault, LifecycleSink, Stack};
 use standfast_node::{LaunchOptions, LocalTarget, Running, Scratch, StatusAnswer, launch, machine};
 use standfast_prove::{Evidence, Judgement, Options, Progress, Proof, judge, report};
 use standfast_runtime::{Clock, Net, OnStop, RealDisk, Rng, Stop, StopSource, Tasks};
@@ -31,6 +31,7 @@ const UNDO_MAX: Duration = Duration::from_secs(20);
 pub(crate) fn prove(args: ProveArgs, call: &Call) -> Result<u8, Failure> {
     let mut stack = call.load(&args.stack)?;
     select(&mut stack, &args)?;
+    tell_nobody_outside(&mut stack, call);
     check_machine(&stack, call)?;
     make_room_for_reports(&args)?;
     if !args.no_build {
@@ -134,6 +135,19 @@ fn may_write_in(folder: &Path, option: &str) -> Result<(), Failure> {
             .because(&error)
             .hint(format!("name another place with {option}"))
     })
+}
+
+/// What becomes of the runs of a proof is nobody's business but the stack's own.
+fn tell_nobody_outside(stack: &mut Stack, call: &Call) {
+    let is_own = |sink: &LifecycleSink| {
+        let uri = sink.sink.parse::<http::Uri>().ok();
+        let host = uri.as_ref().filter(|uri| uri.port().is_none()).and_then(http::Uri::host);
+        stack.services.keys().any(|name| Some(name.as_str()) == host)
+    };
+    if let Some(sink) = stack.lifecycle.as_ref().filter(|sink| !is_own(sink)) {
+        call.output.note(format!("lifecycle events of workflows are not sent to {} in a proof", sink.sink));
+        stack.lifecycle = None;
+    }
 }
 
 async fn run(stack: &Stack, args: &ProveArgs, stop: &Stop, call: &Call) -> Result<u8, Failure> {

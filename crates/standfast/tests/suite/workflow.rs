@@ -430,6 +430,28 @@ fn a_changed_document_is_named_by_the_plan_and_a_broken_one_stops_neither_status
 }
 
 #[test]
+fn a_sink_of_lifecycle_events_that_is_behind_is_told_by_status() {
+    let world = World::with_quick("workflows: {lifecycle: {sink: 'http://sink.invalid/events'}}\n");
+    std::fs::create_dir(world.stack().join("workflows")).unwrap();
+    world.write(
+        "workflows/sum.yaml",
+        "document: {dsl: 1.0.3, namespace: tests, name: sum, version: 1.0.0}\ndo:\n  - a: {set: {n: 1}}\n",
+    );
+    world.up().expect(0);
+    let ended = world.run(&["workflow", "start", "sum", "--wait", "30s"]).expect(0);
+    assert!(ended.stdout.contains("completed"), "{}", ended.stdout);
+    let says = "lifecycle events of workflows wait for http://sink.invalid/events, the first for";
+    world.wait_for("the sink's trouble", |status| status.to_string().contains(says));
+    let shown = world.run(&["status"]).expect(0);
+    assert!(format!("{}{}", shown.stdout, shown.stderr).contains(says), "{}", shown.stdout);
+    world.write("standfast.yaml", &super::world::quick_stack(3, "one", ""));
+    let planned = world.run(&["plan"]).expect(0);
+    assert!(planned.stdout.contains("lifecycle events of workflows go nowhere"), "{}", planned.stdout);
+    world.run(&["apply", "--yes"]).expect(0);
+    world.wait_for("nothing to tell", |status| !status.to_string().contains(says));
+}
+
+#[test]
 fn a_load_of_a_workflow_that_is_not_there_is_told() {
     let load = "load: {paid: {workflow: test/pya, rate: 1, body: {id: \"${id}\"}}}\n";
     let world = World::with_quick(load);
