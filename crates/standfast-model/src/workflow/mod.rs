@@ -10,6 +10,7 @@ mod cases;
 mod check;
 mod document;
 mod event;
+mod limits;
 mod options;
 mod outside;
 mod period;
@@ -27,6 +28,7 @@ pub use auth::{
 pub use cases::{Expected, Prepared, TestAnswer, TestCase, TestEvent, TestFile, load_tests};
 pub use document::{Document, Evaluate, Extended, Extension, Mode, Reusable, Schedule};
 pub use event::{Correlation, EventFilter, Events, ForEachEvent, Until};
+pub use limits::{ConcurrencyLimit, StartRate};
 pub use options::{Failures, Parallel, STEP_KEY_BYTES_MAX, TaskOptions, WorkflowOptions, bad_step_key};
 pub use outside::{parse_data, parse_function};
 pub use period::{Delay, Period};

@@ -11,7 +11,9 @@ use standfast_model::Stamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::journal::{Beside, JournalError, Sleeper};
+use super::gate::rate_key;
+use super::journal::{Begun, Beside, JournalError, Sleeper};
+use super::runs::Crowd;
 use super::{Engine, Refused};
 use crate::ask::{self, Answer, Request};
 use crate::decide::{Cause, Turn, World, decide, has_no_room, is_full};
@@ -151,9 +153,19 @@ impl Driving {
                 self.asking.shutdown().await;
                 return self.engine.ended(&self.run, self.program.name());
             }
-            if std::mem::take(&mut self.is_crowded) {
-                let (due, priority) = (Some(self.run.changed_at), Some(self.program.priority));
-                if self.engine.falls_asleep(self.run.id, due, priority, &mut self.inbox) {
+            let is_crowded = std::mem::take(&mut self.is_crowded);
+            if self.run.is_queued() && !self.run.stands_still() {
+                match self.let_in(is_crowded).await {
+                    Ok(Some(next)) => input = next,
+                    Ok(None) => return,
+                    Err(why) => return self.engine.gave_up(self.run.id, &why.into()),
+                }
+                continue;
+            }
+            if is_crowded {
+                let crowd = Crowd::of(self.program.priority, self.run.limits.as_deref());
+                let due = Some(self.run.changed_at);
+                if self.engine.falls_asleep(self.run.id, due, Some(crowd), &mut self.inbox) {
                     return;
                 }
             }
@@ -179,6 +191,25 @@ impl Driving {
                 Err(why) => return self.engine.gave_up(self.run.id, &why.into()),
             }
         }
+    }
+
+    /// What happens next to a run that has not been let in; `None` when it sleeps until it is.
+    async fn let_in(&mut self, is_crowded: bool) -> Result<Option<Input>, JournalError> {
+        if let Some(within) = self.engine.is_let_in(&self.run)
+            && !is_crowded
+        {
+            return Ok(Some(Input { cause: Cause::Admit { within }, told: None }));
+        }
+        if self.kept != Some(self.run.records) {
+            match self.engine.journal().put_to_sleep(&self.snapshot(&self.run)).await {
+                Ok(()) => self.keep(self.run.records),
+                Err(why) => return is_too_large(why).map(Some),
+            }
+        }
+        if self.engine.queues(&self.run, &self.inbox) {
+            return Ok(None);
+        }
+        Ok(self.inbox.recv().await)
     }
 
     /// One step of the fold: decided, written, then true.
@@ -222,11 +253,17 @@ impl Driving {
         let is_due =
             self.is_crowded || run.records.saturating_sub(self.kept.unwrap_or(0)) >= SNAPSHOT_RECORDS;
         let sleeper = (is_due && !run.status.is_final()).then(|| self.snapshot(run));
-        let beside = Beside { sleeper, has_slept: self.kept.is_some() };
+        let is_admitted = record.events.iter().any(|event| matches!(event, Event::Admitted { .. }));
+        let begun = if is_admitted { begins(run, record.at) } else { None };
+        let admitted_at = is_admitted.then_some(record.at);
+        let beside = Beside { sleeper, has_slept: self.kept.is_some(), begun };
         let is_kept = beside.sleeper.is_some();
         let at = journal.append(run, self.program.name(), record, self.last, beside).await?;
         self.last = Some(at);
         self.engine.wrote(run.id, at);
+        if let Some(at) = admitted_at {
+            self.engine.admitted(run.id, at);
+        }
         self.engine.tell_lifecycle(told);
         if is_kept {
             self.keep(run.records);
@@ -237,7 +274,8 @@ impl Driving {
     /// A run as it is, to go on from at once when it is read back.
     fn snapshot(&self, run: &Run) -> Sleeper {
         let crowded = self.is_crowded.then_some(self.program.priority);
-        Sleeper::of(run, self.program.name(), self.last, listens(run), Some(run.changed_at)).crowded(crowded)
+        let due = if run.is_queued() { run.due() } else { Some(run.changed_at) };
+        Sleeper::of(run, self.program.name(), self.last, listens(run), due).crowded(crowded)
     }
 
     fn keep(&mut self, records: u64) {
@@ -363,6 +401,13 @@ fn is_too_large(why: JournalError) -> Result<Input, JournalError> {
         JournalError::RunTooLarge { found, max } => Ok(Input { cause: too_large(found, max), told: None }),
         other => Err(other),
     }
+}
+
+/// What counts, of a run that begins now, for how often others do.
+fn begins(run: &Run, at: Stamp) -> Option<Begun> {
+    let limits = run.limits.as_deref()?;
+    let (key, rate) = rate_key(limits).zip(limits.rate.as_ref())?;
+    Some(Begun { key, at, every: rate.every() })
 }
 
 /// Whether a run waits for events.

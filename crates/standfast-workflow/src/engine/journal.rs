@@ -14,7 +14,7 @@ use standfast_runtime::{Backoff, Clock, Rng};
 use standfast_store::{Batch, CommitError, Is, Page, ReadError, Scan, Space, Store, Version};
 
 use crate::program::WorkflowName;
-use crate::run::{Again, Digest, Origin, Problem, Record, Run, RunId, Status, given};
+use crate::run::{Again, Digest, Limits, Origin, Problem, Record, Run, RunId, Status, given};
 
 /// By sequence: records.
 const JOURNAL: Space = Space::Table("workflow-journal");
@@ -30,6 +30,8 @@ const NAMES: Space = Space::Table("workflow-names");
 const STARTS: Space = Space::Table("workflow-starts");
 /// By run: the run that goes on from it by a retry.
 const RETRIED: Space = Space::Table("workflow-retried");
+/// By the digest of a key, time and run: runs that began, as long as that counts.
+const BEGUN: Space = Space::Table("workflow-begun");
 /// Who drives runs, and how far back a recovery must read.
 const OWNER: Space = Space::Table("workflow-owner");
 
@@ -185,12 +187,36 @@ struct Ended {
 pub(super) struct Found {
     /// Runs that sleep.
     pub(super) sleeping: Vec<Sleeping>,
+    /// Those of them that wait to be let in, or have a slot.
+    pub(super) limited: BTreeMap<RunId, Limited>,
+    /// Runs that began lately, by what limits how often.
+    pub(super) begun: Vec<Begun>,
     /// Those of them that are parked.
     pub(super) parked: Vec<RunId>,
     /// Runs to which something happened since they were put to sleep, or that never were.
     pub(super) awake: Vec<Left>,
     /// Events of runs that may not have been given out yet.
     pub(super) emitted: Vec<Arc<Value>>,
+}
+
+/// A run that is let in before it begins, or takes turns.
+#[derive(Debug)]
+pub(super) struct Limited {
+    pub(super) limits: Limits,
+    pub(super) started_at: Stamp,
+    pub(super) is_queued: bool,
+    /// When it is due, unless it is let in.
+    pub(super) due: Option<Stamp>,
+}
+
+/// A run began.
+#[derive(Debug, Clone)]
+pub(super) struct Begun {
+    /// The digest of its key.
+    pub(super) key: Digest,
+    pub(super) at: Stamp,
+    /// How long that counts.
+    pub(super) every: Duration,
 }
 
 /// A run that sleeps.
@@ -224,6 +250,8 @@ pub(super) struct Beside {
     pub(super) sleeper: Option<Sleeper>,
     /// There is a snapshot of it.
     pub(super) has_slept: bool,
+    /// It begins now, and that counts for a while.
+    pub(super) begun: Option<Begun>,
 }
 
 impl Journal {
@@ -305,6 +333,11 @@ impl Journal {
                 let until = kept_until.filter(|_| is_last);
                 batch = batch.put_until(&STARTS, key, run.id.to_bytes().to_vec(), until);
             }
+        }
+        if let Some(Begun { key, at, every }) = beside.begun {
+            let name = [key.as_str().as_bytes(), &at.as_micros().to_be_bytes(), &run.id.to_bytes()].concat();
+            let every_micros = u64::try_from(every.as_micros()).unwrap_or(u64::MAX);
+            batch = batch.put_until(&BEGUN, name, every_micros.to_be_bytes().to_vec(), Some(at.plus(every)));
         }
         if let Some(mut sleeper) = beside.sleeper {
             sleeper.last = Some(at);
@@ -463,8 +496,15 @@ impl Journal {
             let page = self.scan(&scan).await?;
             for entry in &page.entries {
                 let Ok(id) = <[u8; 16]>::try_from(&entry.key[..]) else { continue };
-                let head = Head::read(&entry.value)?;
-                sleepers.insert(RunId::from_bytes(id), head);
+                let (id, head) = (RunId::from_bytes(id), Head::read(&entry.value)?);
+                if head.is_limited {
+                    let sleeper = match entry.value.len() {
+                        PART_BYTES_MAX => self.sleeper(id).await?,
+                        _ => Some(read::<Sleeper>(&entry.value)?),
+                    };
+                    found.limited.extend(sleeper.and_then(|sleeper| Limited::of(&sleeper.run)));
+                }
+                sleepers.insert(id, head);
             }
             let Some(next) = page.next else { break };
             scan = scan.after(next);
@@ -498,8 +538,29 @@ impl Journal {
                 found.parked.extend(head.is_parked.then_some(id));
             }
         }
+        found.begun = self.begun().await?;
         found.awake = awake.into_values().filter(|left| !left.run.status.is_final()).collect();
         Ok(found)
+    }
+
+    async fn begun(&self) -> Result<Vec<Begun>, JournalError> {
+        /// Of the time and of the run.
+        const REST: usize = 24;
+        let (mut found, mut scan) = (Vec::new(), Scan::of(BEGUN, ""));
+        loop {
+            let page = self.scan(&scan).await?;
+            for entry in &page.entries {
+                let Some(key) = entry.key.len().checked_sub(REST) else { continue };
+                let (key, rest) = entry.key.split_at(key);
+                found.push(Begun {
+                    key: Digest::from_text(&String::from_utf8_lossy(key)),
+                    at: Stamp::from_micros(sequence_of(rest)),
+                    every: Duration::from_micros(sequence_of(&entry.value)),
+                });
+            }
+            let Some(next) = page.next else { return Ok(found) };
+            scan = scan.after(next);
+        }
     }
 
     async fn fold(
@@ -607,6 +668,15 @@ impl Journal {
     }
 }
 
+impl Limited {
+    /// What is to be known of a run; `None` when nothing limits it now.
+    pub(super) fn of(run: &Run) -> Option<(RunId, Self)> {
+        let limits = run.limits.as_deref()?.clone();
+        let (started_at, is_queued, due) = (run.started_at, run.is_queued(), run.due());
+        Some((run.id, Self { limits, started_at, is_queued, due }))
+    }
+}
+
 impl Sleeper {
     pub(super) fn of(
         run: &Run,
@@ -632,6 +702,7 @@ struct Head {
     listens: bool,
     is_parked: bool,
     crowded: Option<Priority>,
+    is_limited: bool,
     records: u64,
 }
 
@@ -645,6 +716,8 @@ const PARKED: u8 = 2;
 const CROWDED: u8 = 4;
 const CROWDED_HIGH: u8 = 8;
 const CROWDED_LOW: u8 = 16;
+/// It waits to be let in, has a slot, or takes turns with others: how, it says itself.
+const LIMITED: u8 = 32;
 
 impl Head {
     fn read(bytes: &[u8]) -> Result<Self, JournalError> {
@@ -662,7 +735,8 @@ impl Head {
             CROWDED_LOW => Some(Priority::Low),
             _ => None,
         };
-        Ok(Self { due, listens, is_parked, crowded, records: number(10) })
+        let is_limited = head[1] & LIMITED != 0;
+        Ok(Self { due, listens, is_parked, crowded, is_limited, records: number(10) })
     }
 }
 
@@ -676,7 +750,12 @@ fn put_sleeper(batch: Batch, sleeper: &Sleeper) -> Result<Batch, JournalError> {
         Some(Priority::Normal) => CROWDED,
         Some(Priority::High) => CROWDED_HIGH,
     };
-    bytes.push(if sleeper.listens { LISTENS } else { 0 } | if is_parked { PARKED } else { 0 } | crowded);
+    let limits = sleeper.run.limits.as_deref();
+    let counts =
+        |limits: &Limits| limits.slot.is_some() || sleeper.run.is_queued() || sleeper.crowded.is_some();
+    let limited = if limits.is_some_and(counts) { LIMITED } else { 0 };
+    let flags = if sleeper.listens { LISTENS } else { 0 } | if is_parked { PARKED } else { 0 };
+    bytes.push(flags | crowded | limited);
     bytes.extend_from_slice(&sleeper.due.map_or(u64::MAX, Stamp::as_micros).to_be_bytes());
     bytes.extend_from_slice(&sleeper.run.records.to_be_bytes());
     serde_json::to_writer(&mut bytes, sleeper).map_err(|why| JournalError::Unreadable(why.to_string()))?;

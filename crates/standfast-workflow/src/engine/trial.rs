@@ -295,7 +295,7 @@ impl Engine {
         let told = self.lifecycle_of(&run, workflow, &record);
         run.apply(&record);
         let sleeper = Sleeper::of(&run, workflow, last, false, None);
-        let beside = Beside { sleeper: Some(sleeper), has_slept };
+        let beside = Beside { sleeper: Some(sleeper), has_slept, begun: None };
         self.journal().append(&run, workflow, record, last, beside).await?;
         self.tell_lifecycle(told);
         self.events().forget(run.id);

@@ -6,6 +6,7 @@ mod event;
 mod evolve;
 mod id;
 mod lifecycle;
+mod limits;
 mod problem;
 mod undo;
 
@@ -20,6 +21,7 @@ pub(crate) use again::{before_fault, before_task, tasks, undone_since};
 pub use event::{Event, Record};
 pub use id::{BadRunId, Digest, RunId};
 pub use lifecycle::lifecycle;
+pub use limits::{Admitted, Limits, RateLimit, SlotHeld, SlotLimit};
 pub use problem::{Problem, Standard};
 pub(crate) use undo::COMPENSATE;
 pub use undo::{NotUndone, Undo, Undone, undone_by};
@@ -61,6 +63,9 @@ pub struct Run {
     /// From which run it goes on, if from one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Box<Origin>>,
+    /// What limits it besides itself, if anything does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Box<Limits>>,
     /// Which events it took lately, the latest last.
     #[serde(default)]
     pub taken: VecDeque<Taken>,
@@ -384,7 +389,8 @@ impl Run {
         if self.status.is_final() || self.parked.is_some() {
             return None;
         }
-        self.scopes.values().filter_map(|scope| scope.due(self.is_held)).min()
+        let until = self.limits.as_deref().filter(|_| self.is_queued()).and_then(|limits| limits.until);
+        self.scopes.values().filter_map(|scope| scope.due(self.is_held)).chain(until).min()
     }
 
     /// Those scopes that ask something outside.

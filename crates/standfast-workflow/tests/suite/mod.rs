@@ -11,6 +11,7 @@ mod events;
 mod grpc;
 mod kill;
 mod lifecycle;
+mod limits;
 mod openapi;
 mod options;
 mod parked;
