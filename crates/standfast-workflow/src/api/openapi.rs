@@ -127,6 +127,8 @@ fn schemas() -> Value {
         ("origin", reference("Origin")),
         ("retriedBy", id()),
         ("waitsFor", list(reference("Wait"))),
+        // What it waits for before it begins, as the end of a sentence.
+        ("waits", text.clone()),
     ];
     let name = [("namespace", text.clone()), ("name", text.clone()), ("version", text.clone())];
     let wait = [

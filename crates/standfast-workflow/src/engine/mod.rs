@@ -296,7 +296,8 @@ impl Engine {
         }
         let id = self.new_id();
         let (told, answer) = oneshot::channel();
-        let is_crowded = self.room() == 0 || crowded > 0 && priority != Priority::High;
+        let room = self.room();
+        let is_crowded = room == 0 || room <= crowded && priority != Priority::High;
         // A task of its own drives it, so that a caller who goes away leaves nothing half begun. One for which there is no room is
         // written, put to sleep, and waits behind those that are due before it.
         let driving = self.take_up(Run::new(id), program, u64::MAX).crowded(is_crowded);
