@@ -11,8 +11,8 @@ use standfast_model::Stamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::gate::rate_key;
-use super::journal::{Begun, Beside, JournalError, Sleeper};
+use super::journal::{Beside, JournalError, Sleeper};
+use super::limited::Begun;
 use super::runs::Crowd;
 use super::{Engine, Refused};
 use crate::ask::{self, Answer, Request};
@@ -254,7 +254,7 @@ impl Driving {
             self.is_crowded || run.records.saturating_sub(self.kept.unwrap_or(0)) >= SNAPSHOT_RECORDS;
         let sleeper = (is_due && !run.status.is_final()).then(|| self.snapshot(run));
         let is_admitted = record.events.iter().any(|event| matches!(event, Event::Admitted { .. }));
-        let begun = if is_admitted { begins(run, record.at) } else { None };
+        let begun = if is_admitted { Begun::of(run, record.at) } else { None };
         let admitted_at = is_admitted.then_some(record.at);
         let beside = Beside { sleeper, has_slept: self.kept.is_some(), begun };
         let is_kept = beside.sleeper.is_some();
@@ -401,13 +401,6 @@ fn is_too_large(why: JournalError) -> Result<Input, JournalError> {
         JournalError::RunTooLarge { found, max } => Ok(Input { cause: too_large(found, max), told: None }),
         other => Err(other),
     }
-}
-
-/// What counts, of a run that begins now, for how often others do.
-fn begins(run: &Run, at: Stamp) -> Option<Begun> {
-    let limits = run.limits.as_deref()?;
-    let (key, rate) = rate_key(limits).zip(limits.rate.as_ref())?;
-    Some(Begun { key, at, every: rate.every() })
 }
 
 /// Whether a run waits for events.

@@ -13,6 +13,7 @@ use standfast_model::{Priority, Stamp};
 use standfast_runtime::{Backoff, Clock, Rng};
 use standfast_store::{Batch, CommitError, Is, Page, ReadError, Scan, Space, Store, Version};
 
+use super::limited::{Begun, Limited};
 use crate::program::WorkflowName;
 use crate::run::{Again, Digest, Limits, Origin, Problem, Record, Run, RunId, Status, given};
 
@@ -30,8 +31,6 @@ const NAMES: Space = Space::Table("workflow-names");
 const STARTS: Space = Space::Table("workflow-starts");
 /// By run: the run that goes on from it by a retry.
 const RETRIED: Space = Space::Table("workflow-retried");
-/// By the digest of a key, time and run: runs that began, as long as that counts.
-const BEGUN: Space = Space::Table("workflow-begun");
 /// Who drives runs, and how far back a recovery must read.
 const OWNER: Space = Space::Table("workflow-owner");
 
@@ -199,26 +198,6 @@ pub(super) struct Found {
     pub(super) emitted: Vec<Arc<Value>>,
 }
 
-/// A run that is let in before it begins, or takes turns.
-#[derive(Debug)]
-pub(super) struct Limited {
-    pub(super) limits: Limits,
-    pub(super) started_at: Stamp,
-    pub(super) is_queued: bool,
-    /// When it is due, unless it is let in.
-    pub(super) due: Option<Stamp>,
-}
-
-/// A run began.
-#[derive(Debug, Clone)]
-pub(super) struct Begun {
-    /// The digest of its key.
-    pub(super) key: Digest,
-    pub(super) at: Stamp,
-    /// How long that counts.
-    pub(super) every: Duration,
-}
-
 /// A run that sleeps.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sleeping {
@@ -334,10 +313,8 @@ impl Journal {
                 batch = batch.put_until(&STARTS, key, run.id.to_bytes().to_vec(), until);
             }
         }
-        if let Some(Begun { key, at, every }) = beside.begun {
-            let name = [key.as_str().as_bytes(), &at.as_micros().to_be_bytes(), &run.id.to_bytes()].concat();
-            let every_micros = u64::try_from(every.as_micros()).unwrap_or(u64::MAX);
-            batch = batch.put_until(&BEGUN, name, every_micros.to_be_bytes().to_vec(), Some(at.plus(every)));
+        if let Some(begun) = beside.begun {
+            batch = begun.put(batch, run.id);
         }
         if let Some(mut sleeper) = beside.sleeper {
             sleeper.last = Some(at);
@@ -543,26 +520,6 @@ impl Journal {
         Ok(found)
     }
 
-    async fn begun(&self) -> Result<Vec<Begun>, JournalError> {
-        /// Of the time and of the run.
-        const REST: usize = 24;
-        let (mut found, mut scan) = (Vec::new(), Scan::of(BEGUN, ""));
-        loop {
-            let page = self.scan(&scan).await?;
-            for entry in &page.entries {
-                let Some(key) = entry.key.len().checked_sub(REST) else { continue };
-                let (key, rest) = entry.key.split_at(key);
-                found.push(Begun {
-                    key: Digest::from_text(&String::from_utf8_lossy(key)),
-                    at: Stamp::from_micros(sequence_of(rest)),
-                    every: Duration::from_micros(sequence_of(&entry.value)),
-                });
-            }
-            let Some(next) = page.next else { return Ok(found) };
-            scan = scan.after(next);
-        }
-    }
-
     async fn fold(
         &self,
         at: u64,
@@ -665,15 +622,6 @@ impl Journal {
                 Err(other) => return Err(other.into()),
             }
         }
-    }
-}
-
-impl Limited {
-    /// What is to be known of a run; `None` when nothing limits it now.
-    pub(super) fn of(run: &Run) -> Option<(RunId, Self)> {
-        let limits = run.limits.as_deref()?.clone();
-        let (started_at, is_queued, due) = (run.started_at, run.is_queued(), run.due());
-        Some((run.id, Self { limits, started_at, is_queued, due }))
     }
 }
 
@@ -821,6 +769,6 @@ fn part_key(key: &[u8], part: u32) -> Vec<u8> {
     [key, &part.to_be_bytes()].concat()
 }
 
-fn sequence_of(key: &[u8]) -> u64 {
+pub(super) fn sequence_of(key: &[u8]) -> u64 {
     key.first_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use standfast_runtime::{Backoff, OnStop, Rng, with_causes};
 
 use super::drive::Input;
+use super::limited::Limited;
 use super::runs::Crowd;
 use super::{Engine, JournalError, Refused, journal};
 use crate::decide::Cause;
@@ -50,8 +51,8 @@ impl Engine {
             for begun in found.begun {
                 runs.gate.began(begun.key, begun.at, begun.every);
             }
-            let awake = found.awake.iter().filter_map(|left| journal::Limited::of(&left.run));
-            let awake: BTreeMap<RunId, journal::Limited> = awake.collect();
+            let awake = found.awake.iter().filter_map(|left| Limited::of(&left.run));
+            let awake: BTreeMap<RunId, Limited> = awake.collect();
             // Of a run that is in both, the journal knows what happened last.
             let asleep = found.limited.iter().filter(|(id, _)| !left_awake.contains(id));
             for (id, limited) in asleep.chain(&awake) {

@@ -19,6 +19,7 @@ mod invoke;
 mod journal;
 mod keeping;
 mod lifecycle;
+mod limited;
 mod operate;
 mod programs;
 mod query;
