@@ -79,6 +79,14 @@ struct Window {
     timer: Option<Stamp>,
 }
 
+impl Window {
+    /// Records of runs side by side may be written in another order than that of their times.
+    fn began(&mut self, at: Stamp) {
+        let place = self.begun.partition_point(|before| *before <= at);
+        self.begun.insert(place, at);
+    }
+}
+
 /// What names a window in the store: a digest, since keys of the store are readable there.
 pub(super) fn rate_key(limits: &Limits) -> Option<Digest> {
     limits.rate_place().map(|place| Digest::of(place.as_bytes()))
@@ -221,7 +229,7 @@ impl Gate {
         if let Some(key) = rate_key(&waiting.limits) {
             if let Some(window) = self.windows.get_mut(&key) {
                 window.pending = window.pending.saturating_sub(1);
-                window.begun.push_back(at);
+                window.began(at);
             }
             self.begin(&key, now);
         }
@@ -231,8 +239,7 @@ impl Gate {
     pub(super) fn began(&mut self, key: Digest, at: Stamp, every: Duration) {
         let window = self.windows.entry(key).or_default();
         window.every = window.every.max(every);
-        let place = window.begun.partition_point(|before| *before <= at);
-        window.begun.insert(place, at);
+        window.began(at);
     }
 
     /// A run has ended, or never was.
