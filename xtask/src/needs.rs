@@ -21,6 +21,12 @@ const NEEDS: &[Need] = &[
         what_for: "SQLite, which is built from its C source",
     },
     Need { programs: &["strace"], apt: "strace", dnf: "strace", what_for: "the store's crash test" },
+    Need {
+        programs: &["mosquitto"],
+        apt: "mosquitto",
+        dnf: "mosquitto",
+        what_for: "the tests of workflows with a broker of messages",
+    },
     Need { programs: &["curl"], apt: "curl", dnf: "curl", what_for: "the examples of the state API's page" },
     Need {
         programs: &["chromium", "chromium-browser", "google-chrome"],
@@ -79,7 +85,9 @@ pub(crate) fn ensure() -> Result<()> {
 /// The first program of that name in `PATH`.
 pub(crate) fn which(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
+    // Not everybody has the folder of servers in it.
+    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    folders.map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 /// cargo-deny: the one in `PATH`, or one put under `target/tools`.

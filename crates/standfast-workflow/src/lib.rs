@@ -24,11 +24,13 @@ pub use ask::{
     Request, RunRequest, TokenWanted,
 };
 pub use check::{check_document, check_text};
-pub use decide::{Cause, SIGNAL_TYPE, STEPS_MAX, Turn, UNDO_BYTES_MAX, VALUE_BYTES_MAX, World, decide};
+pub use decide::{
+    Cause, Remark, SIGNAL_TYPE, STEPS_MAX, Turn, UNDO_BYTES_MAX, VALUE_BYTES_MAX, World, decide,
+};
 pub use engine::{
     BadDefinition, Definition, EVENTS_KEPT_FOR, Engine, EngineConfig, Filter, Found, Invoke, JournalError,
-    KEPT_FOR, LIFECYCLE_MAX, Lifecycle, RUN_BYTES_MAX, Refused, STATUS_WORDS, Shown, Stuck, StuckKind,
-    Summary, Told,
+    KEPT_FOR, LIFECYCLE_MAX, Lifecycle, Migration, RUN_BYTES_MAX, Refused, STATUS_WORDS, Scheduled, Shown,
+    Stuck, StuckKind, Summary, Told,
 };
 pub use expression::{Evaluator, EvaluatorConfig, ExpressionFailed, serve_expressions};
 #[cfg(feature = "trial")]
@@ -40,9 +42,9 @@ pub use program::{Incomplete, Program, Resources, Unsupported, WorkflowName, com
 pub use rehearse::{Mismatch, Rehearsed, rehearse};
 pub use render::mermaid;
 pub use run::{
-    Admitted, Again, BadRunId, Digest, Event, Last, Limits, Listening, NotUndone, Origin, Phase, Problem,
-    RateLimit, Record, Run, RunId, Scope, ScopeId, Signal, SlotHeld, SlotLimit, Standard, State, Status,
-    Taken, Undo, Undone, lifecycle, undone_by,
+    Admitted, Again, BadRunId, Digest, Event, Last, Limits, Listening, Migrated, NotUndone, Origin, Phase,
+    Problem, RateLimit, Record, Run, RunId, Scope, ScopeId, Signal, SlotHeld, SlotLimit, Standard, State,
+    Status, Taken, Undo, Undone, lifecycle, undone_by,
 };
 pub use sealed::{BadKeyFile, Keys, SealError, WrongKeyFile, sealed};
 pub use secrets::Secrets;

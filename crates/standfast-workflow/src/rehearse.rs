@@ -13,7 +13,8 @@ use standfast_model::Stamp;
 use standfast_model::workflow::{Expected, Period, Prepared, TestCase};
 
 use crate::ask::{
-    self, Answer, Asked, HttpAnswer, HttpRequest, McpTransport, ProcessAnswer, ProcessProgram, Request,
+    self, Answer, Asked, HttpAnswer, HttpRequest, McpTransport, MqttDoes, ProcessAnswer, ProcessProgram,
+    Request,
 };
 use crate::decide::{Cause, STEPS_MAX, World, decide};
 use crate::expression::Evaluator;
@@ -285,6 +286,18 @@ fn described(task: &str, asked: &Asked) -> Value {
                 .collect();
             json!({kind: text, "arguments": request.arguments, "environment": environment, "stdin": request.stdin})
         }
+        Request::Mqtt(request) => {
+            let broker = format!("{}:{}", request.host, request.port);
+            match &request.does {
+                MqttDoes::Send { topic, body, .. } => {
+                    let text = || String::from_utf8_lossy(body).into();
+                    let payload: Value = serde_json::from_slice(body).unwrap_or_else(|_| text());
+                    json!({"broker": broker, "topic": topic, "payload": payload})
+                }
+                MqttDoes::Receive { topic, .. } => json!({"broker": broker, "receives": topic}),
+                MqttDoes::Leave => json!({"broker": broker, "leaves": true}),
+            }
+        }
         Request::Run(request) => json!({"workflow": request.workflow.to_string(), "input": *request.input}),
     };
     value["task"] = task.into();
@@ -308,6 +321,7 @@ fn summary(asked: &Asked) -> String {
         Request::Agent(request) => format!("the agent at {}", request.http.uri),
         Request::Grpc(request) => format!("the service at {}", request.http.uri),
         Request::Mcp(request) => format!("a server for {}", request.method),
+        Request::Mqtt(request) => format!("the broker at {}:{}", request.host, request.port),
         Request::Process(_) => "for a process".to_owned(),
         Request::Run(request) => format!("for a run of {}", request.workflow),
     }

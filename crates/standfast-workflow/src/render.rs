@@ -15,7 +15,10 @@ pub fn mermaid(document: &Document) -> String {
     let begin = match &document.schedule {
         None => "start".to_owned(),
         Some(Schedule::Every(period)) => format!("every {period}"),
-        Some(Schedule::Cron(cron)) => cron.clone(),
+        Some(Schedule::Cron(cron)) => match &document.options.schedule.time_zone {
+            Some(zone) => format!("{cron} {}", zone.as_str()),
+            None => cron.clone(),
+        },
         Some(Schedule::After(period)) => format!("{period} after the last"),
         Some(Schedule::On(events)) => format!("on {}", awaited(events)),
     };

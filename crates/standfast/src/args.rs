@@ -8,11 +8,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use crate::fault_args::{
     FaultAddArgs, FaultArgs, FaultCommand, FaultRemoveArgs, FaultSpec, FaultTokenArgs, NamedStack,
 };
+pub(crate) use crate::migrate_args::WorkflowMigrateArgs;
 pub(crate) use crate::workflow_args::{
     WorkflowArgs, WorkflowChangeArgs, WorkflowCheckArgs, WorkflowCommand, WorkflowEventArgs,
     WorkflowFilterArgs, WorkflowListArgs, WorkflowManyArgs, WorkflowOneArgs, WorkflowQueryArgs,
-    WorkflowRedoArgs, WorkflowRenderArgs, WorkflowRetryArgs, WorkflowRunArgs, WorkflowSignalArgs,
-    WorkflowStartArgs, WorkflowStuckArgs, WorkflowTestArgs,
+    WorkflowRedoArgs, WorkflowRenderArgs, WorkflowRetryArgs, WorkflowRunArgs, WorkflowSchedulesArgs,
+    WorkflowSignalArgs, WorkflowStartArgs, WorkflowStuckArgs, WorkflowTestArgs,
 };
 
 /// Runs services so that they hold under load and failure, and proves it before production does.

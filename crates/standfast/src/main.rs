@@ -9,6 +9,7 @@ mod commands;
 mod exit;
 mod failure;
 mod fault_args;
+mod migrate_args;
 mod output;
 mod place;
 mod workflow_args;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::fault_args::NamedStack;
+use crate::migrate_args::{MIGRATE_EXAMPLES, WorkflowMigrateArgs};
 
 const CHECK_EXAMPLES: &str = "Examples:
   standfast workflow check                         all documents in workflows/
@@ -40,6 +41,10 @@ const STUCK_EXAMPLES: &str = "Examples:
   standfast workflow stuck --json | jq -r '.runs[] | select(.kind == \"unheard\") | .id'
 
 Exit codes: 0 there is none, 1 there are some.";
+
+const SCHEDULES_EXAMPLES: &str = "Examples:
+  standfast workflow schedules --stack examples/shop
+  standfast workflow schedules --json | jq -r '.schedules[] | [.workflow.name, .next] | @tsv'";
 
 const CANCEL_EXAMPLES: &str = "Examples:
   standfast workflow cancel 01m83nkhpppkbm2skfgs2bd4h9
@@ -124,6 +129,9 @@ pub(crate) enum WorkflowCommand {
     /// List runs that do not go on, and why
     #[command(after_help = STUCK_EXAMPLES)]
     Stuck(WorkflowStuckArgs),
+    /// List schedules: when the next run of each begins, and which run was the last
+    #[command(after_help = SCHEDULES_EXAMPLES)]
+    Schedules(WorkflowSchedulesArgs),
     /// Show where a run stands, and all that happened to it
     #[command(after_help = "Examples:\n  standfast workflow show 01m83nkhpppkbm2skfgs2bd4h9")]
     Show(WorkflowOneArgs),
@@ -142,6 +150,9 @@ pub(crate) enum WorkflowCommand {
     /// Begin another run from a task of one that has ended: what comes from there on is done again, by new Idempotency-Keys
     #[command(after_help = REDO_EXAMPLES)]
     Redo(WorkflowRedoArgs),
+    /// Have runs go on by another version of their document, or tell why they cannot
+    #[command(after_help = MIGRATE_EXAMPLES)]
+    Migrate(WorkflowMigrateArgs),
     /// Give an event (CloudEvents 1.0, as JSON) to the runs that wait for it
     #[command(after_help = EVENT_EXAMPLES)]
     Event(WorkflowEventArgs),
@@ -253,6 +264,16 @@ pub(crate) struct WorkflowManyArgs {
 /// `workflow stuck`.
 #[derive(Debug, Args)]
 pub(crate) struct WorkflowStuckArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) stack: NamedStack,
+}
+
+/// `workflow schedules`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowSchedulesArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -2,16 +2,18 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::event::ANY_KEY;
 use super::period::{Period, period};
 use super::value::{AnyValue, NAME, TEXT, open_object};
+use crate::Stamp;
 use crate::diagnostics::Diagnostics;
 use crate::files::{Disk, FILE_BYTES_MAX, Files};
 use crate::load::{not_text, unreadable};
-use crate::shape::{Choice, Context, Count, Dialect, Fields, Keyed, List, Object, Shape, Whole};
+use crate::shape::{Choice, Context, Count, Dialect, Fields, FromText, Keyed, List, Object, Shape, Whole};
 use crate::source::Source;
+use crate::stamp::BadStamp;
 use crate::yaml;
 
 /// Tests of a workflow.
@@ -21,6 +23,17 @@ pub struct TestFile {
     pub workflow: String,
     /// What is tried, by name, in order.
     pub cases: Vec<(String, TestCase)>,
+    /// When runs are due.
+    pub schedule: Option<TestSchedule>,
+}
+
+/// When runs of a schedule are due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TestSchedule {
+    /// From when on it is looked.
+    pub after: Stamp,
+    /// The times that follow, all of them up to the last one named.
+    pub due: Vec<Stamp>,
 }
 
 /// One test.
@@ -132,11 +145,42 @@ const TESTS: Object<TestFile> = Object {
     doc: "Tests of a workflow.",
     read: |f: &mut Fields<'_, '_>| {
         let workflow = f.required("workflow", "The document, relative to this file.", NAME);
-        let cases = f.required("cases", "What is tried.", Keyed { keys: ANY_KEY, item: CASE, min: 1 });
-        let cases = cases?.into_iter().filter_map(|(name, case)| Some((name.value, case?)));
-        Some(TestFile { workflow: workflow?, cases: cases.collect() })
+        let cases = f.optional("cases", "What is tried.", Keyed { keys: ANY_KEY, item: CASE, min: 1 });
+        let schedule = f.optional("schedule", "When runs are due.", SCHEDULE);
+        f.count(Count::Some, &["cases", "schedule"]);
+        let cases =
+            cases.unwrap_or_default().into_iter().filter_map(|(name, case)| Some((name.value, case?)));
+        Some(TestFile { workflow: workflow?, cases: cases.collect(), schedule })
     },
 };
+
+const SCHEDULE: Object<TestSchedule> = Object {
+    doc: "When runs of a schedule are due.",
+    read: |f: &mut Fields<'_, '_>| {
+        let after = f.required("after", "From when on it is looked.", Time);
+        let due = f.required("due", "The times that follow.", List { item: Time, min: 1 });
+        Some(TestSchedule { after: after?, due: due? })
+    },
+};
+
+/// An instant.
+struct Time;
+
+impl FromText for Time {
+    type Value = Stamp;
+
+    fn parse(&self, text: &str) -> Result<Stamp, Option<String>> {
+        text.parse().map_err(|why: BadStamp| Some(why.to_string()))
+    }
+
+    fn expected(&self) -> String {
+        "a time: `2026-03-29T03:00:00+02:00`".to_owned()
+    }
+
+    fn json_schema(&self) -> Value {
+        json!({"type": "string", "format": "date-time"})
+    }
+}
 
 const CASE: Object<TestCase> = Object {
     doc: "A test.",

@@ -17,6 +17,7 @@ pub(crate) fn check(document: &Document, cx: &mut Context<'_>) {
             resolve(&document.reusable, key, &reference, cx);
         }
     }
+    document.options.schedule.check(document.schedule.as_ref(), cx);
     let mut checker = Checker { cx, is_undoing: false };
     for function in &document.reusable.functions {
         checker.task(function, &[]);

@@ -15,6 +15,7 @@ mod options;
 mod outside;
 mod period;
 mod policy;
+mod schedule;
 mod task;
 mod value;
 
@@ -25,7 +26,7 @@ pub use auth::{
     Authentication, ClientAuthentication, Credentials, Grant, OAuth2, OAuth2Client, OAuth2Endpoints, Token,
     TokenRequest, UserPassword,
 };
-pub use cases::{Expected, Prepared, TestAnswer, TestCase, TestEvent, TestFile, load_tests};
+pub use cases::{Expected, Prepared, TestAnswer, TestCase, TestEvent, TestFile, TestSchedule, load_tests};
 pub use document::{Document, Evaluate, Extended, Extension, Mode, Reusable, Schedule};
 pub use event::{Correlation, EventFilter, Events, ForEachEvent, Until};
 pub use limits::{ConcurrencyLimit, StartRate};
@@ -33,6 +34,7 @@ pub use options::{Failures, Parallel, STEP_KEY_BYTES_MAX, TaskOptions, WorkflowO
 pub use outside::{parse_data, parse_function};
 pub use period::{Delay, Period};
 pub use policy::{Attempts, Backoff, Jitter, Retry, Timeout};
+pub use schedule::{CATCH_UP_MIN, CatchUp, JITTER_MAX, Overlap, ScheduleOptions, TimeZoneName};
 pub use task::{
     A2a, AgentMethod, AsyncApi, AsyncOperation, Await, Call, Case, Catch, Cleanup, Consume, Container, Emit,
     ErrorDefinition, ErrorFilter, For, Fork, Function, Grpc, Http, HttpOutput, Kind, Lifetime, Listen, Mcp,

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::limits::{CONCURRENCY, ConcurrencyLimit, FAIRNESS, RATE, StartRate};
 use super::period::{Delay, delay};
+use super::schedule::{SCHEDULE, ScheduleOptions};
 use super::task::{PROTOCOLS, TASKS, Task};
 use super::value::{Condition, Expression, Template, TextTemplate, open_object};
 use crate::Priority;
@@ -65,6 +66,8 @@ pub struct WorkflowOptions {
     pub fairness: Option<Template>,
     /// What can be asked about its runs, by name.
     pub queries: Vec<(String, Expression)>,
+    /// What the language's `schedule` leaves open.
+    pub schedule: ScheduleOptions,
 }
 
 /// Why a text is no key of a step, as the end of a sentence; `None` when it is one.
@@ -119,9 +122,19 @@ pub(super) const WORKFLOW: Object<WorkflowOptions> = Object {
         let queries = f.optional("queries", "What can be asked about its runs, by name.", QUERIES);
         let queries = queries.unwrap_or_default().into_iter();
         let queries = queries.filter_map(|(name, query)| Some((name.value, query?))).collect();
+        let schedule = f.optional("schedule", "What the language's `schedule` leaves open.", SCHEDULE);
         f.excluded(["key", "failures", "compensate"], "a workflow", "put it at a task");
-        let priority = priority.unwrap_or_default();
-        Some(WorkflowOptions { deadline, priority, concurrency, rate, queue_timeout, fairness, queries })
+        let (priority, schedule) = (priority.unwrap_or_default(), schedule.unwrap_or_default());
+        Some(WorkflowOptions {
+            deadline,
+            priority,
+            concurrency,
+            rate,
+            queue_timeout,
+            fairness,
+            queries,
+            schedule,
+        })
     },
 };
 
@@ -180,7 +193,7 @@ impl OfTask {
             "a task has `timeout: {after: PT30S}`; a deadline is for the workflow",
         );
         f.excluded(
-            ["priority", "queries", "rate", "queueTimeout", "fairness"],
+            ["priority", "queries", "rate", "queueTimeout", "fairness", "schedule"],
             "a task",
             "put it at the workflow's own `document`",
         );

@@ -23,6 +23,15 @@ pub(super) fn problem(status: StatusCode, detail: &str) -> Response<Bytes> {
     typed(status, &value, "application/problem+json")
 }
 
+/// The same, with something more.
+pub(super) fn problem_with(status: StatusCode, detail: &str, name: &str, more: Value) -> Response<Bytes> {
+    let title = status.canonical_reason().unwrap_or("Error");
+    let mut value =
+        json!({"type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail});
+    value[name] = more;
+    typed(status, &value, "application/problem+json")
+}
+
 pub(super) fn not_allowed(methods: &str) -> Response<Bytes> {
     let mut answer = problem(StatusCode::METHOD_NOT_ALLOWED, &format!("allowed here: {methods}"));
     if let Ok(methods) = HeaderValue::from_str(methods) {
@@ -51,7 +60,7 @@ pub(super) fn refused(why: &Refused) -> Box<Response<Bytes>> {
         Refused::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Refused::Wrong(_) => StatusCode::BAD_REQUEST,
         Refused::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        Refused::Stopped(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Refused::Full | Refused::Delayed | Refused::Stopped(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
     let mut answer = problem(status, &why.to_string());
     if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {

@@ -9,7 +9,7 @@ use super::Asked;
 use super::answer::{Answer, bad, data, refused};
 use super::routes::LIMIT_MAX;
 use super::runs::{as_value, in_line};
-use crate::engine::{Engine, Filter, STATUS_WORDS, Stuck, Summary};
+use crate::engine::{Engine, Filter, STATUS_WORDS, Scheduled, Stuck, Summary};
 use crate::run::RunId;
 
 /// Runs in one answer, unless asked for another number.
@@ -26,6 +26,28 @@ pub(super) fn stuck(engine: &Engine) -> Response<Bytes> {
     };
     let runs: Vec<Value> = engine.stuck().into_iter().map(told).collect();
     data(StatusCode::OK, &json!({"runs": runs}))
+}
+
+pub(super) fn schedules(engine: &Engine) -> Response<Bytes> {
+    let told = |one: Scheduled| {
+        let mut value = json!({
+            "workflow": one.workflow, "schedule": one.schedule, "overlap": one.overlap, "catchUp": one.catch_up,
+            "next": one.next.map(|next| next.to_string()), "waiting": one.waiting,
+        });
+        let others = [
+            ("timeZone", one.time_zone),
+            ("nextThere", one.next_there),
+            ("last", one.last.map(|run| run.to_string())),
+        ];
+        for (name, other) in others {
+            if let Some(other) = other {
+                value[name] = other.into();
+            }
+        }
+        value
+    };
+    let all: Vec<Value> = engine.scheduled().into_iter().map(told).collect();
+    data(StatusCode::OK, &json!({"schedules": all}))
 }
 
 /// Runs that fit, the latest first.
@@ -66,6 +88,7 @@ impl Asked<'_> {
             started_before: self.time("startedBefore")?,
             input: inputs.collect::<Result<_, _>>()?,
             error: text("error"),
+            definition: None,
         })
     }
 

@@ -7,6 +7,7 @@ mod answer;
 mod bulk;
 mod events;
 mod list;
+mod migrate;
 mod openapi;
 mod routes;
 mod runs;
@@ -67,6 +68,7 @@ async fn perform(route: &Route, asked: Asked<'_>) -> Answer {
         Operation::StartVersion => runs::start(&asked, asked.variables[2]).await,
         Operation::Runs => list::runs(&asked).await,
         Operation::Stuck => Ok(list::stuck(asked.engine)),
+        Operation::Schedules => Ok(list::schedules(asked.engine)),
         Operation::Run => runs::show(&asked, asked.run()?).await,
         Operation::History => runs::history(&asked, asked.run()?).await,
         Operation::End => runs::end(&asked, asked.run()?).await,
@@ -75,6 +77,8 @@ async fn perform(route: &Route, asked: Asked<'_>) -> Answer {
         Operation::Resume => runs::resume(&asked, asked.run()?).await,
         Operation::Retry => again::retry(&asked, asked.run()?).await,
         Operation::Redo => again::redo(&asked, asked.run()?).await,
+        Operation::Migrate => migrate::one(&asked, asked.run()?).await,
+        Operation::MigrateMany => migrate::many(&asked).await,
         Operation::Signal => signals::tell(&asked, asked.run()?, asked.variables[1]).await,
         Operation::Query => signals::query(&asked, asked.run()?, asked.variables[1]).await,
         Operation::Bulk(bulk) => bulk::change(&asked, bulk).await,

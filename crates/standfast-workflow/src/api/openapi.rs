@@ -93,7 +93,7 @@ const fn meaning(status: u16) -> &'static str {
         202 => "it goes on",
         400 => "what was sent is wrong",
         404 => "there is no such workflow or run",
-        409 => "the run has ended",
+        409 => "the run has ended, or stands so that this cannot be done",
         413 => "the input, event or body is too large",
         429 => "too much happens to this run at the moment: again after `Retry-After`",
         503 => "runs are not driven at the moment: again after `Retry-After`",
@@ -154,6 +154,21 @@ fn schemas() -> Value {
         ("retriedBy", id()),
         ("refused", text.clone()),
     ];
+    let remark = [("task", text.clone()), ("why", text.clone())];
+    let target = [("version", text.clone()), ("definition", text.clone())];
+    let migrated = [
+        ("id", id()),
+        ("workflow", reference("WorkflowName")),
+        ("status", reference("Status")),
+        ("definition", text.clone()),
+        ("to", object(&target, 2)),
+        ("verdict", json!({"enum": ["goes", "already", "refused"]})),
+        ("reasons", list(reference("Remark"))),
+        ("notes", list(reference("Remark"))),
+        ("places", json!({"type": "object", "additionalProperties": {"type": "string"}})),
+    ];
+    let not_migrated = object(&[("id", id()), ("refused", text.clone())], 2);
+    let migrated_one = json!({"anyOf": [reference("Migrated"), not_migrated]});
     let begun = [("id", id()), ("workflow", reference("WorkflowName"))];
     let record =
         [("run", id()), ("number", number.clone()), ("at", number.clone()), ("events", list(json!({})))];
@@ -171,6 +186,17 @@ fn schemas() -> Value {
         ("why", text.clone()),
         ("hint", text.clone()),
     ];
+    let schedule = [
+        ("workflow", reference("WorkflowName")),
+        ("schedule", text.clone()),
+        ("overlap", json!({"enum": ["allowAll", "skip", "bufferOne", "bufferAll", "cancelOther"]})),
+        ("catchUp", text.clone()),
+        ("next", json!({"type": ["string", "null"]})),
+        ("waiting", number.clone()),
+        ("timeZone", text.clone()),
+        ("nextThere", text.clone()),
+        ("last", id()),
+    ];
     let given = object(&[("runs", number)], 1);
     let next = json!({"anyOf": [id(), {"type": "null"}]});
     json!({
@@ -186,6 +212,9 @@ fn schemas() -> Value {
         "Run": object(&run, 7),
         "ChangedOne": object(&changed, 4),
         "ChangedMany": object(&[("runs", list(reference("ChangedOne"))), ("next", next.clone())], 2),
+        "Remark": object(&remark, 2),
+        "Migrated": object(&migrated, 9),
+        "MigratedMany": object(&[("runs", list(migrated_one)), ("next", next.clone())], 2),
         "Runs": object(&[("runs", list(reference("Run"))), ("next", next)], 2),
         "Begun": object(&begun, 2),
         "Started": {"anyOf": [reference("Run"), reference("Begun")]},
@@ -194,6 +223,8 @@ fn schemas() -> Value {
         "Ended": {"anyOf": [reference("Run"), object(&[("id", id())], 1)]},
         "Stuck": object(&stuck, 5),
         "StuckRuns": object(&[("runs", list(reference("Stuck")))], 1),
+        "Schedule": object(&schedule, 6),
+        "Schedules": object(&[("schedules", list(reference("Schedule")))], 1),
         "Reason": object(&[("reason", text.clone())], 0),
         "Queried": object(&[("id", id()), ("query", text.clone()), ("value", json!({}))], 3),
         "Changed": object(&[("id", id()), ("status", reference("Status"))], 2),

@@ -13,6 +13,7 @@ pub(super) enum Operation {
     StartVersion,
     Runs,
     Stuck,
+    Schedules,
     Run,
     History,
     End,
@@ -21,6 +22,8 @@ pub(super) enum Operation {
     Resume,
     Retry,
     Redo,
+    Migrate,
+    MigrateMany,
     Signal,
     Query,
     Bulk(Bulk),
@@ -129,6 +132,19 @@ const DRY_RUN: Parameter =
 const BULK_LIMIT: Parameter =
     parameter("limit", Kind::Number { max: BULK_MAX }, "at most so many at a time; 100 unless told");
 
+const TO: Parameter = parameter(
+    "to",
+    Kind::Text,
+    "the version of its workflow that a run is to go over to, `latest` for the newest; must be there",
+);
+const FROM: Parameter = parameter(
+    "from",
+    Kind::Text,
+    "by which document they go on: its version, or its digest or the first 8 digits of it",
+);
+const RUN: Parameter =
+    parameter("run", Kind::Texts, "a run; up to 100 of them, in place of all that is said");
+
 /// Runs that one request changes at most: what has begun when its caller goes away is soon over.
 pub(super) const BULK_MAX: usize = 100;
 
@@ -219,6 +235,14 @@ pub(super) const ROUTES: &[Route] = &[
         ..BASE
     },
     Route {
+        path: "/v1/schedules",
+        operation: Operation::Schedules,
+        name: "listSchedules",
+        summary: "Schedules that are in force, and when the next run of each begins",
+        answer: "Schedules",
+        ..BASE
+    },
+    Route {
         path: "/v1/runs/{id}",
         operation: Operation::Run,
         name: "showRun",
@@ -305,6 +329,17 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         method: Method::POST,
+        path: "/v1/runs/{id}/migrate",
+        operation: Operation::Migrate,
+        name: "migrateRun",
+        summary: "Has a run go on by another version of its document, if it can; else 409 tells why, task by task",
+        query: &[TO, DRY_RUN],
+        answer: "Migrated",
+        refused: &[404, 409],
+        ..BASE
+    },
+    Route {
+        method: Method::POST,
         path: "/v1/runs/{id}/signals/{name}",
         operation: Operation::Signal,
         name: "signalRun",
@@ -352,6 +387,28 @@ pub(super) const ROUTES: &[Route] = &[
         operation: Operation::Bulk(Bulk::Retry),
         name: "retryRuns",
         summary: "Retries those faulted runs that fit and were not retried before, a page at a time",
+        ..BULK
+    },
+    Route {
+        path: "/v1/bulk/migrate",
+        operation: Operation::MigrateMany,
+        name: "migrateRuns",
+        summary: "Has those runs go on by another version of their document that fit and can, a page at a time",
+        query: &[
+            TO,
+            FROM,
+            RUN,
+            STATUS,
+            WORKFLOW,
+            STARTED_AFTER,
+            STARTED_BEFORE,
+            INPUT,
+            ALL,
+            DRY_RUN,
+            BULK_LIMIT,
+            AFTER,
+        ],
+        answer: "MigratedMany",
         ..BULK
     },
     Route {

@@ -1,52 +1,158 @@
-//! `call: asyncapi`: a message that is sent by HTTP.
+//! `call: asyncapi`: messages that are sent by HTTP, or sent and received by MQTT.
 
 use ::http::header::CONTENT_TYPE;
 use ::http::{HeaderMap, HeaderValue, Method};
 use bytes::Bytes;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::uri::{encode, of_http};
-use super::{HttpRequest, Writing, access, http};
-use crate::decide::as_text;
-use crate::program::Publish;
-use crate::run::{Problem, Standard};
+use super::{HttpRequest, MqttDoes, MqttRequest, Received, Request, Writing, access, http};
+use crate::decide::{OVER, RECEIVED, as_text};
+use crate::program::{Access, Channel, Form, Publish, Subscription, Wire, after};
+use crate::run::{Digest, Problem, Run, Scope, ScopeId, Standard};
 
-pub(super) fn request(writing: &Writing<'_>, call: &Publish) -> Result<HttpRequest, Problem> {
-    let wrong = |detail: String| Standard::Configuration.problem(detail);
-    let variables = match &call.variables {
-        Some(form) => Value::clone(&*writing.fill(form)?),
-        None => Value::Null,
+/// Messages that a broker may not know yet to have been taken: more than it sends without being told that one was.
+const TAKEN_MAX: usize = 64;
+/// Of brokers, unless their address says otherwise.
+const PORT: u16 = 1883;
+const TLS_PORT: u16 = 8883;
+/// How much of a step's key names it to a broker: names have 23 bytes at least (MQTT 5, 3.1.3.1).
+const CLIENT_LEN: usize = 20;
+
+fn wrong(detail: impl Into<String>) -> Problem {
+    Standard::Configuration.problem(detail)
+}
+
+/// Writes a message.
+pub(super) fn request(writing: &Writing<'_>, call: &Publish) -> Result<Request, Problem> {
+    let channel = &call.channel;
+    let mut headers = HeaderMap::new();
+    if let Some(form) = &call.headers {
+        http::add_headers(&mut headers, &*writing.fill(form)?)?;
+    }
+    let kind = HeaderValue::from_str(&channel.kind).map_err(|_| wrong("the message's type is no type"))?;
+    headers.entry(CONTENT_TYPE).or_insert(kind);
+    let body = match &call.payload {
+        Some(form) => http::body(&*writing.fill(form)?, &mut headers),
+        None => Bytes::new(),
     };
-    let mut address = call.publication.address.clone();
+    let variables = variables(writing, call.variables.as_ref())?;
+    match &channel.wire {
+        Wire::Http { method } => {
+            let credential = match &call.access {
+                Some(access) => access::show(writing, access, &mut headers)?,
+                None => None,
+            };
+            http::name_step(writing, &mut headers)?;
+            let method = Method::from_bytes(method.as_bytes())
+                .map_err(|_| wrong(format!("`{method}` is no method of HTTP")))?;
+            let (server, place) =
+                (channel.server.trim_end_matches('/'), channel.place.trim_start_matches('/'));
+            let address = filled(&format!("{server}/{place}"), &variables, channel, encode)?;
+            Ok(Request::Http(HttpRequest { method, uri: of_http(&address)?, headers, body, credential }))
+        }
+        Wire::Mqtt { qos, retain } => {
+            http::name_step(writing, &mut headers)?;
+            let topic = filled(&channel.place, &variables, channel, str::to_owned)?;
+            if topic.is_empty() || topic.contains(['+', '#', '\0']) {
+                return Err(wrong(format!("`{topic}` is no topic that messages can be sent to")));
+            }
+            let does = MqttDoes::Send { topic, qos: *qos, retain: *retain, headers, body };
+            mqtt(writing, channel, call.access.as_ref(), &variables, does)
+        }
+    }
+}
+
+/// Writes what is asked of a channel whose messages are received: more of them, or to be left.
+pub(super) fn receive(
+    writing: &Writing<'_>,
+    from: &Subscription,
+    (run, id, scope): (&Run, ScopeId, &Scope),
+) -> Result<Request, Problem> {
+    let variables = variables(writing, from.variables.as_ref())?;
+    let channel = &from.channel;
+    let is_complete = scope.state.listening().is_some_and(|listening| listening.is_complete);
+    let does = if is_complete {
+        MqttDoes::Leave
+    } else {
+        let topic = filled(&channel.place, &variables, channel, str::to_owned)?;
+        let Wire::Mqtt { qos, .. } = channel.wire else {
+            return Err(wrong("messages are received by MQTT only"));
+        };
+        let until = match from.period {
+            Some(length) => {
+                Some(after(scope.at, writing.seeing.period(length, writing.input, &writing.sight)?))
+            }
+            None => None,
+        };
+        let taken = run.taken.iter().rev().filter(|taken| taken.scope == id).take(TAKEN_MAX);
+        MqttDoes::Receive { topic, qos, taken: taken.map(|taken| taken.key.clone()).collect(), until }
+    };
+    mqtt(writing, channel, from.access.as_ref(), &variables, does)
+}
+
+/// What came, as it is journalled.
+pub(super) fn received(found: Received) -> Value {
+    let messages = found.messages.into_iter().map(|(key, message)| json!([key.as_str(), message]));
+    json!({RECEIVED: messages.collect::<Vec<_>>(), OVER: found.is_over})
+}
+
+fn mqtt(
+    writing: &Writing<'_>,
+    channel: &Channel,
+    access: Option<&Access>,
+    variables: &Value,
+    does: MqttDoes,
+) -> Result<Request, Problem> {
+    let address = filled(&channel.server, variables, channel, str::to_owned)?;
+    let bad = || wrong(format!("`{address}` is no address of a broker: `mqtt://HOST:PORT` is one"));
+    let (protocol, rest) = address.split_once("://").ok_or_else(bad)?;
+    let is_sealed = matches!(protocol, "mqtts" | "secure-mqtt");
+    let authority: ::http::uri::Authority = rest.trim_end_matches('/').parse().map_err(|_| bad())?;
+    let login = match access {
+        Some(Access::Basic { user, password }) => {
+            Some((writing.text(user)?, access::Hidden(writing.text(password)?)))
+        }
+        _ => None,
+    };
+    let client = Digest::of(writing.key.as_bytes());
+    Ok(Request::Mqtt(Box::new(MqttRequest {
+        host: authority.host().trim_matches(['[', ']']).to_owned(),
+        port: authority.port_u16().unwrap_or(if is_sealed { TLS_PORT } else { PORT }),
+        is_sealed,
+        login,
+        client: format!("sf-{}", client.as_str().chars().take(CLIENT_LEN).collect::<String>()),
+        does,
+    })))
+}
+
+fn variables(writing: &Writing<'_>, form: Option<&Form>) -> Result<Value, Problem> {
+    form.map_or(Ok(Value::Null), |form| Ok(Value::clone(&*writing.fill(form)?)))
+}
+
+/// An address with its variables filled in.
+fn filled(
+    address: &str,
+    variables: &Value,
+    channel: &Channel,
+    written: impl Fn(&str) -> String,
+) -> Result<String, Problem> {
+    let mut address = address.to_owned();
     for (name, value) in variables.as_object().into_iter().flatten() {
         let value = as_text(value).ok_or_else(|| wrong(format!("the variable `{name}` must be a text")))?;
-        address = address.replace(&format!("{{{name}}}"), &encode(&value));
+        address = address.replace(&format!("{{{name}}}"), &written(&value));
     }
-    for (name, value) in &call.publication.defaults {
+    for (name, value) in &channel.defaults {
         address = address.replace(&format!("{{{name}}}"), value);
     }
     if let Some((_, rest)) = address.split_once('{') {
         let name = rest.split('}').next().unwrap_or(rest);
         return Err(wrong(format!("the variable `{name}` is missing: give it under `server.variables`")));
     }
-    let mut headers = HeaderMap::new();
-    if let Some(form) = &call.headers {
-        http::add_headers(&mut headers, &*writing.fill(form)?)?;
-    }
-    let kind = HeaderValue::from_str(&call.publication.kind)
-        .map_err(|_| wrong("the message's type is no type".to_owned()))?;
-    headers.entry(CONTENT_TYPE).or_insert(kind);
-    let body = match &call.payload {
-        Some(form) => http::body(&*writing.fill(form)?, &mut headers),
-        None => Bytes::new(),
-    };
-    let credential = match &call.access {
-        Some(access) => access::show(writing, access, &mut headers)?,
-        None => None,
-    };
-    http::name_step(writing, &mut headers)?;
-    let method = &call.publication.method;
-    let method = Method::from_bytes(method.as_bytes())
-        .map_err(|_| wrong(format!("`{method}` is no method of HTTP")))?;
-    Ok(HttpRequest { method, uri: of_http(&address)?, headers, body, credential })
+    Ok(address)
+}
+
+/// Whether it asks for messages.
+pub(super) fn receives(request: &Request) -> bool {
+    matches!(request, Request::Mqtt(request) if matches!(request.does, MqttDoes::Receive { .. }))
 }

@@ -27,7 +27,7 @@ use standfast_model::{Priority, Stamp};
 
 use crate::decide::{Seeing, Sight, kept_secret, unknown_task};
 use crate::program::{HttpOutput, Language, Step, WAIT_MAX, WorkflowName, after};
-use crate::run::{Problem, Run, ScopeId};
+use crate::run::{Digest, Problem, Run, ScopeId};
 use crate::{World, decide::VALUE_BYTES_MAX};
 
 /// How long a task may wait for an answer when nothing else limits it.
@@ -63,6 +63,8 @@ pub enum Request {
     Mcp(McpRequest),
     /// A gRPC service.
     Grpc(GrpcRequest),
+    /// A broker of messages.
+    Mqtt(Box<MqttRequest>),
     /// A process.
     Process(ProcessRequest),
     /// Another run.
@@ -146,6 +148,63 @@ pub struct GrpcRequest {
     pub streams: bool,
 }
 
+/// What a broker of messages is asked, by MQTT 5.
+#[derive(Debug, Clone)]
+pub struct MqttRequest {
+    /// Its host.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Whether what is said is sealed (TLS).
+    pub is_sealed: bool,
+    /// As whom: a name and a password.
+    pub login: Option<(String, Hidden)>,
+    /// What names the step to the broker, in all its attempts.
+    pub client: String,
+    /// What.
+    pub does: MqttDoes,
+}
+
+/// What is done with a broker.
+#[derive(Debug, Clone)]
+pub enum MqttDoes {
+    /// A message is sent.
+    Send {
+        /// Where to.
+        topic: String,
+        /// How surely: 0 (perhaps), 1 (at least once), 2 (once).
+        qos: u8,
+        /// Whether the broker keeps it for those that come later.
+        retain: bool,
+        /// What is said of it, `content-type` among it.
+        headers: HeaderMap,
+        /// It.
+        body: Bytes,
+    },
+    /// Messages are received.
+    Receive {
+        /// From where; `+` and `#` stand for any.
+        topic: String,
+        /// How surely.
+        qos: u8,
+        /// Those that were taken lately, by their keys.
+        taken: Vec<Digest>,
+        /// Until when, if that is said.
+        until: Option<Stamp>,
+    },
+    /// No more messages are received.
+    Leave,
+}
+
+/// Messages that came.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Received {
+    /// Each with what names it.
+    pub messages: Vec<(Digest, Value)>,
+    /// Whether the time for messages is over.
+    pub is_over: bool,
+}
+
 /// A process to be run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessRequest {
@@ -207,6 +266,8 @@ pub enum Answer {
     Value(Value),
     /// By a gRPC service: messages as they are encoded.
     Grpc(Vec<Bytes>),
+    /// By a broker: messages.
+    Received(Received),
     /// It was begun; its end is not waited for.
     Begun,
 }
@@ -231,7 +292,11 @@ pub(crate) fn request(world: &World<'_>, run: &Run, id: ScopeId, now: Stamp) -> 
     let request = match &task.step {
         Step::Http(http) => Request::Http(http::request(&writing, http)?),
         Step::OpenApi(call) => Request::Http(openapi::request(&writing, call)?),
-        Step::Publish(call) => Request::Http(asyncapi::request(&writing, call)?),
+        Step::Publish(call) => asyncapi::request(&writing, call)?,
+        Step::Listen(listen) => match &listen.channel {
+            Some(from) => asyncapi::receive(&writing, from, (run, id, scope))?,
+            None => return Err(unknown_task(&scope.task)),
+        },
         Step::Agent(call) => Request::Agent(agent::request(&writing, call)?),
         Step::Mcp(call) => Request::Mcp(mcp::request(&writing, call)?),
         Step::Grpc(call) => Request::Grpc(grpc::request(&writing, call)?),
@@ -253,6 +318,8 @@ pub(crate) fn request(world: &World<'_>, run: &Run, id: ScopeId, now: Stamp) -> 
         Some(length) => after(now, writing.seeing.period(length, writing.input, &writing.sight)?),
         // Another run may take as long as it does: it does not hang, it is driven.
         None if matches!(request, Request::Run(_)) => now.plus(WAIT_MAX),
+        // Messages come when they come.
+        None if asyncapi::receives(&request) => now.plus(WAIT_MAX),
         None => now.plus(ANSWER_TIME_MAX),
     };
     let deadline = deadlines.fold(longest, Stamp::min);
@@ -300,6 +367,7 @@ pub(crate) fn answered(
         (Step::Process(process), _, Answer::Process(answer)) => {
             process::answered(process, answer, &scope.input)
         }
+        (_, _, Answer::Received(found)) => Ok(Arc::new(asyncapi::received(found))),
         (_, _, Answer::Run(output)) => Ok(output),
         (_, _, Answer::Value(value)) => Ok(Arc::new(value)),
         _ => Ok(Arc::clone(&scope.input)),

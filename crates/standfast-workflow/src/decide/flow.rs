@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{Deciding, catch, each, extended, fork, function, join, listen, undo};
-use crate::program::{ListId, Next, Step, TaskId};
-use crate::run::{Last, Phase, Scope, ScopeId, State};
+use crate::program::{ListId, Next, Program, Step, TaskId};
+use crate::run::{Last, Phase, ScopeId, State};
 
 /// Does one thing that a scope can do at once, if there is any.
 pub(super) fn step(deciding: &mut Deciding<'_>, id: ScopeId) {
@@ -18,7 +18,12 @@ pub(super) fn step(deciding: &mut Deciding<'_>, id: ScopeId) {
     if scope.active > 0 {
         return;
     }
-    let Some(tasks) = tasks_of(deciding, scope) else { return };
+    let program = deciding.world.program;
+    let task = scope.parent.and_then(|_| program.find(&scope.task));
+    if scope.parent.is_some() && task.is_none() {
+        return;
+    }
+    let Some(tasks) = tasks_of(program, task, &scope.state) else { return };
     let next = match (&scope.last, &scope.state) {
         (None, _) => first(deciding, tasks),
         // Where it leads is followed when what is done after it is done, too.
@@ -37,20 +42,17 @@ pub(super) fn step(deciding: &mut Deciding<'_>, id: ScopeId) {
     }
 }
 
-/// The tasks that a scope does one after the other, if it is doing so now.
-enum Tasks {
+/// Tasks that a scope does one after the other.
+pub(super) enum Tasks {
     List(ListId),
     /// A function's one task, or the one that is extended.
     One(TaskId),
 }
 
-fn tasks_of(deciding: &Deciding<'_>, scope: &Scope) -> Option<Tasks> {
-    let program = deciding.world.program;
-    if scope.parent.is_none() {
-        return Some(Tasks::List(program.root));
-    }
-    let step = &program.task(program.find(&scope.task)?).step;
-    match (&scope.state, step) {
+/// The tasks that a scope does one after the other, if it is doing so now: one of this task, or the workflow itself.
+pub(super) fn tasks_of(program: &Program, task: Option<TaskId>, state: &State) -> Option<Tasks> {
+    let Some(task) = task else { return Some(Tasks::List(program.root)) };
+    match (state, &program.task(task).step) {
         (State::List, Step::Do(list)) => Some(Tasks::List(*list)),
         (State::List, Step::Function { task, .. }) => Some(Tasks::One(*task)),
         (State::Loop { .. } | State::Round, Step::For(each)) => Some(Tasks::List(each.list)),
@@ -62,7 +64,7 @@ fn tasks_of(deciding: &Deciding<'_>, scope: &Scope) -> Option<Tasks> {
         }),
         (State::Trying { .. }, Step::Try(attempt)) => Some(Tasks::List(attempt.list)),
         (State::Catching { .. }, Step::Try(attempt)) => attempt.catch.list.map(Tasks::List),
-        (State::Listening(listening), Step::Listen(listen)) => {
+        (State::Listening(listening) | State::Receiving(listening), Step::Listen(listen)) => {
             listen.each.as_ref().filter(|_| listening.is_at_work()).map(|each| Tasks::List(each.list))
         }
         _ => None,
@@ -113,7 +115,7 @@ fn list_ends(deciding: &mut Deciding<'_>, id: ScopeId) {
         State::Loop { .. } => each::iterated(deciding, id),
         State::Round => join::round_ends(deciding, id),
         State::Compensating { .. } => undo::ended(deciding, id),
-        State::Listening(_) => listen::handled(deciding, id),
+        State::Listening(_) | State::Receiving(_) => listen::handled(deciding, id),
         State::Extended { .. } => extended::phase_ends(deciding, id),
         State::Trying { .. } | State::Catching { .. } => catch::succeeded(deciding, id, data),
         _ => function::ended(deciding, id, data),

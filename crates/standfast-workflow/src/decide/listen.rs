@@ -16,7 +16,9 @@ use crate::run::{Digest, Event, Listening, Problem, Run, RunId, ScopeId, State};
 const QUEUE_MAX: usize = 1_000;
 
 pub(super) fn begin(deciding: &mut Deciding<'_>, begin: &Begin<'_>, listen: &Listen) -> Result<(), Problem> {
-    deciding.enter_scope(begin, State::Listening(nothing_yet(&listen.to)))
+    let nothing = nothing_yet(&listen.to);
+    let state = if listen.channel.is_some() { State::Receiving(nothing) } else { State::Listening(nothing) };
+    deciding.enter_scope(begin, state)
 }
 
 /// A wait for events of which none has come.
@@ -90,7 +92,7 @@ pub(super) fn arrives(deciding: &mut Deciding<'_>, event: &Arc<Value>, is_kept: 
     }
 }
 
-fn listen_of<'w>(deciding: &Deciding<'w>, pointer: &str) -> Option<(&'w Task, &'w Listen)> {
+pub(super) fn listen_of<'w>(deciding: &Deciding<'w>, pointer: &str) -> Option<(&'w Task, &'w Listen)> {
     let program = deciding.world.program;
     let task = program.task(program.find(pointer)?);
     match &task.step {
@@ -140,15 +142,22 @@ fn consider(
 }
 
 /// Ends the wait when it is over and nothing waits to be done.
-fn settle(deciding: &mut Deciding<'_>, id: ScopeId) {
+pub(super) fn settle(deciding: &mut Deciding<'_>, id: ScopeId) {
     let Some(scope) = deciding.run.scopes.get(&id) else { return };
-    let State::Listening(listening) = &scope.state else { return };
+    let Some(listening) = scope.state.listening() else { return };
     if listening.is_at_work() {
         return deciding.look_at(id);
     }
-    if !listening.is_complete {
-        return;
+    // A channel is left first.
+    if listening.is_complete && matches!(scope.state, State::Listening(_)) {
+        finish(deciding, id);
     }
+}
+
+/// Yields what came.
+pub(super) fn finish(deciding: &mut Deciding<'_>, id: ScopeId) {
+    let Some(scope) = deciding.run.scopes.get(&id) else { return };
+    let Some(listening) = scope.state.listening() else { return };
     let is_each = listen_of(deciding, &scope.task).is_some_and(|(_, listen)| listen.each.is_some());
     let outputs = if is_each { &listening.outputs } else { &listening.consumed };
     let outputs: Value = outputs.iter().map(|value| Value::clone(value)).collect();
@@ -158,7 +167,7 @@ fn settle(deciding: &mut Deciding<'_>, id: ScopeId) {
 /// The tasks for an event were done.
 pub(super) fn handled(deciding: &mut Deciding<'_>, id: ScopeId) {
     let Some(scope) = deciding.run.scopes.get(&id) else { return };
-    let (State::Listening(listening), Some(parent)) = (&scope.state, scope.parent) else { return };
+    let (Some(listening), Some(parent)) = (scope.state.listening(), scope.parent) else { return };
     let Some((task, listen)) = listen_of(deciding, &scope.task) else { return };
     let Some(ForEach { output, export, .. }) = &listen.each else { return };
     let pointer = Arc::clone(&scope.task);

@@ -13,7 +13,9 @@ mod join;
 mod length;
 mod limits;
 mod listen;
+mod migrate;
 mod raise;
+mod receive;
 mod set;
 mod sight;
 mod signal;
@@ -30,13 +32,16 @@ use standfast_model::workflow::bad_step_key;
 pub(crate) use interest::{Interest, at, interests, sign};
 pub(crate) use limits::{for_rate, for_slot};
 pub(crate) use listen::{event_key, gather, is_full, nothing_yet};
+pub use migrate::Remark;
+pub(crate) use migrate::{Verdict, judge};
+pub(crate) use receive::{OVER, RECEIVED};
 pub use sight::World;
 pub(crate) use sight::{Seeing, Sight, as_text, kept_secret, kind_of, over_limits, size_of};
 pub use signal::SIGNAL_TYPE;
 pub(crate) use signal::has_no_room;
 pub use undo::UNDO_BYTES_MAX;
 
-use crate::program::{Form, Next, Outlet, Step, Task, TaskId};
+use crate::program::{Form, Next, Outlet, Program, Step, Task, TaskId};
 use crate::run::{Event, Problem, Record, Run, RunId, Scope, ScopeId, SlotHeld, Standard, State, Status};
 
 /// Most events of one record; what more is to be done follows in the next.
@@ -98,6 +103,11 @@ pub enum Cause {
         /// In the form of `CloudEvents`.
         event: Arc<Value>,
     },
+    /// Somebody has it go on by another version of its document, if it can.
+    Migrate {
+        /// That document.
+        to: Arc<Program>,
+    },
     /// Somebody holds it.
     Hold,
     /// Somebody lets it go on.
@@ -127,6 +137,9 @@ pub struct Turn {
 
 /// What comes next for a run.
 pub fn decide(world: &World<'_>, run: Run, cause: &Cause, now: Stamp) -> Turn {
+    if let Cause::Migrate { to } = cause {
+        return migrate::turn(world, run, to, now);
+    }
     let number = run.records;
     let mut deciding = Deciding { world, run, now, events: Vec::new(), bytes: 0, ready: Vec::new() };
     deciding.happen(cause);
@@ -192,7 +205,8 @@ impl Deciding<'_> {
             Cause::Kept { events } => events.iter().for_each(|event| listen::arrives(self, event, true)),
             Cause::Signal { event } => signal::arrives(self, event),
             Cause::Hold if !self.run.is_held => self.note(Event::Held),
-            Cause::Hold => {}
+            // It is decided alone: what follows is for the other document to say.
+            Cause::Hold | Cause::Migrate { .. } => {}
             Cause::Resume => {
                 if self.run.stands_still() {
                     self.note(Event::Resumed);
@@ -328,6 +342,7 @@ impl Deciding<'_> {
 
     fn answered(&mut self, id: ScopeId, answer: &Result<Arc<Value>, Problem>) {
         match self.run.scopes.get(&id) {
+            Some(scope) if matches!(scope.state, State::Receiving(_)) => receive::answered(self, id, answer),
             Some(scope) if scope.state == State::Asking => match answer {
                 Ok(raw) => self.leave(id, Arc::clone(raw)),
                 Err(problem) => {
@@ -564,6 +579,7 @@ fn bytes_of(event: &Event) -> usize {
         | Event::Failed { .. }
         | Event::Iterated { .. }
         | Event::Faulted { .. }
+        | Event::Migrated(_)
         | Event::Held
         | Event::Parked { .. }
         | Event::Resumed => 0,

@@ -226,7 +226,7 @@ impl<'s> Seeing<'s> {
             (State::Catching { problem }, Step::Try(attempt)) => {
                 (*attempt.catch.variable == *name).then(|| Arc::clone(problem))
             }
-            (State::Listening(listening), Step::Listen(listen)) => {
+            (State::Listening(listening) | State::Receiving(listening), Step::Listen(listen)) => {
                 let each = listen.each.as_ref()?;
                 if *each.item == *name {
                     return listening.queued.first().cloned();

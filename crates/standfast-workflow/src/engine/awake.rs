@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use standfast_model::Stamp;
 use standfast_runtime::OnStop;
@@ -17,6 +18,8 @@ use crate::run::{Run, RunId};
 
 /// Most that may happen to a run while it is busy with something that happened before.
 const INBOX_MAX: usize = 256;
+/// How long who tells a run something waits for room on the disk.
+const FULL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Tells how a run is, once what it was told is written.
 pub(super) type Answer = oneshot::Receiver<Result<Run, Refused>>;
@@ -61,10 +64,14 @@ impl Engine {
 
     /// How the run is when what it was told is written.
     pub(super) async fn answered(&self, id: RunId, answer: Answer) -> Result<Run, Refused> {
-        match answer.await {
-            Ok(told) => told,
-            // It ended before it read this, or it is not driven any more.
-            Err(_) => Err(self.why_gone(id).await),
+        tokio::select! {
+            biased;
+            answer = answer => match answer {
+                Ok(told) => told,
+                // It ended before it read this, or it is not driven any more.
+                Err(_) => Err(self.why_gone(id).await),
+            },
+            () = self.journal().is_full_for(FULL_PATIENCE) => Err(Refused::Delayed),
         }
     }
 
@@ -192,6 +199,11 @@ impl Engine {
         self.runs().is_parked(id, since, Arc::clone(why));
     }
 
+    /// What a run waits for is found out anew.
+    pub(super) fn forget_waits(&self, id: RunId) {
+        self.events().forget(id);
+    }
+
     pub(super) fn wrote(&self, id: RunId, at: u64) {
         self.runs().wrote(id, at);
     }
@@ -207,12 +219,12 @@ impl Engine {
         match why {
             // First this, so that who finds the run gone finds out why.
             Refused::Stopped(_) => self.stop(why),
-            Refused::StartedBefore | Refused::NoRun(_) => {}
+            Refused::StartedBefore | Refused::NoRun(_) | Refused::Full => {}
             _ => tracing::error!(run = %id, %why, "the run is not driven on"),
         }
         self.events().forget(id);
         match why {
-            Refused::StartedBefore | Refused::NoRun(_) => {
+            Refused::StartedBefore | Refused::NoRun(_) | Refused::Full => {
                 let mut runs = self.runs();
                 runs.leaves_gate(id, self.0.clock.now());
                 runs.forget(id);

@@ -130,12 +130,15 @@ impl Driving {
                 let _nobody_waits = told.send(Err(Refused::Busy(self.run.id)));
                 input = Input { cause: Cause::Continue, told: None };
             }
-            let turn = self.turn(&input.cause).await;
+            let turn = match &input.cause {
+                Cause::Migrate { to } => self.migrate(&Arc::clone(to)).await,
+                cause => self.turn(cause).await.map(|is_unfinished| (Ok(self.run.clone()), is_unfinished)),
+            };
             let told = input.told.take();
             let is_unfinished = match turn {
-                Ok(is_unfinished) => {
+                Ok((answer, is_unfinished)) => {
                     if let Some(told) = told {
-                        let _nobody_waits = told.send(Ok(self.run.clone()));
+                        let _nobody_waits = told.send(answer);
                     }
                     is_unfinished
                 }
@@ -233,6 +236,29 @@ impl Driving {
                 }
                 self.run = run;
                 Ok(is_unfinished)
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// The run goes on by another program from the moment that this is written, if it can. Answers with the run as it stood then,
+    /// so that it can be told why not. What is asked at that moment is not given up.
+    async fn migrate(&mut self, to: &Arc<Program>) -> Result<(Result<Run, Refused>, bool), JournalError> {
+        let (before, now) = (self.run.clone(), self.engine.clock().now());
+        let Turn { record, run, is_unfinished } =
+            self.decide(&Cause::Migrate { to: Arc::clone(to) }, now).await;
+        let Some(record) = record else { return Ok((Ok(before), is_unfinished)) };
+        let old = std::mem::replace(&mut self.program, Arc::clone(to));
+        match self.write(&run, record).await {
+            Ok(()) => {
+                self.run = run;
+                // What tasks wait for may be something else: they are given what is kept anew.
+                self.engine.forget_waits(self.run.id);
+                Ok((Ok(before), is_unfinished))
+            }
+            Err(why @ JournalError::RunTooLarge { .. }) => {
+                self.program = old;
+                Ok((Err(why.into()), true))
             }
             Err(other) => Err(other),
         }

@@ -282,7 +282,7 @@ impl Engine {
                 keys.push((key, is_known));
             }
             if bytes > 0 {
-                self.journal().commit(batch).await?;
+                self.journal().try_commit(batch).await?;
             }
             let (taken, others) = rest.split_at(keys.len());
             let mut inner = self.events().lock();

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use standfast_model::{Priority, Stamp};
 use standfast_runtime::{Backoff, Clock, Rng};
-use standfast_store::{Batch, CommitError, Is, Page, ReadError, Scan, Space, Store, Version};
+use standfast_store::{Batch, CommitError, Health, Is, Page, ReadError, Scan, Space, Store, Version};
 
 use super::limited::{Begun, Limited};
 use crate::program::WorkflowName;
@@ -69,6 +69,9 @@ pub enum JournalError {
     /// A run was started with this key before.
     #[error("a run was started with this key before")]
     StartedBefore,
+    /// There is no room on the disk: nothing was written.
+    #[error("the disk is full")]
+    Full,
     /// The run holds too much.
     #[error("the run holds {found} bytes, at most {max} are allowed")]
     RunTooLarge {
@@ -320,7 +323,12 @@ impl Journal {
             sleeper.last = Some(at);
             batch = put_sleeper(batch, &sleeper)?;
         }
-        self.commit(batch).await?;
+        // What goes on waits for room; what would begin is refused, and its caller may go elsewhere.
+        if is_first {
+            self.try_commit(batch).await?
+        } else {
+            self.commit(batch).await?
+        };
         Ok(at)
     }
 
@@ -331,7 +339,27 @@ impl Journal {
 
     /// Whether this process is still the one that writes.
     pub(super) async fn check(&self) -> Result<(), JournalError> {
-        self.commit(Batch::new()).await
+        match self.try_commit(Batch::new()).await {
+            // It was refused with others that would write.
+            Err(JournalError::Full) => match self.store.get(&OWNER, OWNER_KEY).await {
+                Ok(Some(owner)) if owner.version == self.fence => Ok(()),
+                Ok(_) => Err(JournalError::TakenOver),
+                Err(why) => Err(why.into()),
+            },
+            other => other,
+        }
+    }
+
+    /// Waits until the store has been without room for so long; for ever if that does not happen. Cancel safe.
+    pub(super) async fn is_full_for(&self, length: Duration) {
+        let mut health = self.store.health();
+        while health.wait_for(|health| *health == Health::Full).await.is_ok() {
+            let has_room = health.wait_for(|health| *health != Health::Full);
+            if self.clock.timeout(length, has_room).await.is_err() {
+                return;
+            }
+        }
+        std::future::pending().await
     }
 
     /// A run that sleeps; `None` when it does not.
@@ -599,6 +627,17 @@ impl Journal {
 
     /// Writes, and waits as long as the store cannot: nothing goes on that is not written.
     pub(super) async fn commit(&self, batch: Batch) -> Result<(), JournalError> {
+        let mut failures = 0;
+        loop {
+            match self.try_commit(batch.clone()).await {
+                Err(JournalError::Full) => self.pause(&mut failures).await,
+                other => return other,
+            }
+        }
+    }
+
+    /// Writes if there is room.
+    pub(super) async fn try_commit(&self, batch: Batch) -> Result<(), JournalError> {
         let bytes = batch.bytes();
         if bytes > RUN_BYTES_MAX + (512 << 10) {
             return Err(JournalError::RunTooLarge { found: bytes, max: RUN_BYTES_MAX });
@@ -609,9 +648,8 @@ impl Journal {
         loop {
             match self.store.commit(fenced.clone()).await {
                 Ok(_) => return Ok(()),
-                Err(CommitError::Busy | CommitError::Full) => {
-                    self.pause(&mut failures).await;
-                }
+                Err(CommitError::Busy) => self.pause(&mut failures).await,
+                Err(CommitError::Full) => return Err(JournalError::Full),
                 Err(CommitError::Conditions { failed }) if failed.iter().any(|it| it.index == fence_at) => {
                     return Err(JournalError::TakenOver);
                 }

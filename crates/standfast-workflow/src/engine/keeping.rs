@@ -168,7 +168,7 @@ impl Engine {
                 let mut failures = 0;
                 while let Err(why) = engine.publish(Arc::clone(&event)).await {
                     match why {
-                        Refused::Busy(_) => {}
+                        Refused::Busy(_) | Refused::Full | Refused::Delayed => {}
                         // The next process reads the record again.
                         Refused::Stopped(_) => return,
                         why => {

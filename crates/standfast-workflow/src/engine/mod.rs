@@ -20,6 +20,7 @@ mod journal;
 mod keeping;
 mod lifecycle;
 mod limited;
+mod migrate;
 mod operate;
 mod programs;
 mod query;
@@ -49,7 +50,9 @@ pub use events::EVENTS_KEPT_FOR;
 pub use invoke::Invoke;
 pub use journal::{JournalError, KEPT_FOR, RUN_BYTES_MAX, STATUS_WORDS, Summary};
 pub use lifecycle::{LIFECYCLE_MAX, Lifecycle, Told};
+pub use migrate::Migration;
 pub use refused::Refused;
+pub use schedule::Scheduled;
 pub use search::{Filter, Found};
 pub use shown::Shown;
 pub(crate) use shown::waits_for;
@@ -260,7 +263,6 @@ impl Engine {
         self.start_program(program, input, key, None).await
     }
 
-    /// Starts a run, for a task of another run or nobody's.
     /// What names a start in the store.
     fn start_key(name: &WorkflowName, key: Option<&str>) -> Result<Option<Arc<str>>, Refused> {
         match key {
@@ -272,6 +274,7 @@ impl Engine {
         }
     }
 
+    /// Starts a run, for a task of another run or nobody's.
     async fn start_program(
         &self,
         program: Arc<Program>,

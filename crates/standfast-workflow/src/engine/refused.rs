@@ -70,6 +70,14 @@ pub enum Refused {
     /// A run with this key was started before.
     #[error("a run was started with this key before")]
     StartedBefore,
+    /// There is no room on the disk: nothing was begun.
+    #[error("the disk is full, so nothing was begun; what has begun goes on when there is room")]
+    Full,
+    /// There is no room on the disk, so this waits.
+    #[error(
+        "the disk is full: this is done when there is room, unless the process ends before that; ask again"
+    )]
+    Delayed,
     /// Nothing is driven any more.
     #[error("runs are not driven any more: {0}")]
     Stopped(String),
@@ -79,6 +87,7 @@ impl From<JournalError> for Refused {
     fn from(why: JournalError) -> Self {
         match why {
             JournalError::StartedBefore => Self::StartedBefore,
+            JournalError::Full => Self::Full,
             // Of one run; the others go on.
             JournalError::RunTooLarge { .. } | JournalError::Unreadable(_) => Self::Failed(with_causes(&why)),
             why => Self::Stopped(with_causes(&why)),

@@ -15,6 +15,9 @@ const READ_MAX: usize = 1_000;
 /// A run's id is made before the run is written as started, at most so long.
 const ID_IS_OLDER_MAX: Duration = Duration::from_secs(600);
 
+/// Digits that say which document is meant, at least.
+const DIGITS_MIN: usize = 8;
+
 /// Which runs are meant: those that fit all that is said.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Filter {
@@ -30,6 +33,8 @@ pub struct Filter {
     pub input: Vec<(String, String)>,
     /// By what they failed: the kind's whole name or its last part, or the status.
     pub error: Option<String>,
+    /// By which document they go on: its version, or its digest or the first digits of it.
+    pub definition: Option<String>,
 }
 
 /// A page of what was found.
@@ -51,6 +56,7 @@ impl Filter {
     pub fn fits(&self, summary: &Summary) -> bool {
         (self.statuses.is_empty() || self.statuses.iter().any(|status| status == summary.word()))
             && self.workflow.as_deref().is_none_or(|name| is_named(summary, name))
+            && self.definition.as_deref().is_none_or(|wanted| is_by(summary, wanted))
             && self.started_from.is_none_or(|from| summary.started_at >= from)
             && self.started_before.is_none_or(|before| summary.started_at < before)
             && self.input.iter().all(|(name, value)| has(&summary.input, name, value))
@@ -68,6 +74,11 @@ fn is_named(summary: &Summary, name: &str) -> bool {
     summary.workflow.name == name
         && namespace.is_none_or(|namespace| summary.workflow.namespace == namespace)
         && version.is_none_or(|version| summary.workflow.version == version)
+}
+
+fn is_by(summary: &Summary, wanted: &str) -> bool {
+    summary.workflow.version == wanted
+        || wanted.len() >= DIGITS_MIN && summary.definition.as_str().starts_with(wanted)
 }
 
 fn has(input: &Value, name: &str, value: &str) -> bool {
@@ -135,11 +146,12 @@ mod tests {
 
     use super::*;
     use crate::program::WorkflowName;
-    use crate::run::{Run, Standard, Status};
+    use crate::run::{Digest, Run, Standard, Status};
 
     fn summary() -> Summary {
         let mut run = Run::new(RunId::new(Stamp::EPOCH, 1));
         run.status = Status::Faulted;
+        run.definition = Digest::of(b"a document");
         run.started_at = Stamp::from_micros(5_000);
         run.input = std::sync::Arc::new(json!({"order": "o-1", "quantity": 2, "gift": null}));
         run.problem = Some(Standard::Communication.problem("it was down").with_status(503));
@@ -151,6 +163,7 @@ mod tests {
     #[test]
     fn a_run_fits_when_all_that_is_said_is_so() {
         let all = Filter::default();
+        let digest = summary().definition.as_str().to_owned();
         assert!(all.is_empty() && all.fits(&summary()));
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         let input = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
@@ -174,6 +187,10 @@ mod tests {
             (Filter { error: Some("communication".into()), ..all.clone() }, true),
             (Filter { error: Some("503".into()), ..all.clone() }, true),
             (Filter { error: Some("timeout".into()), ..all.clone() }, false),
+            (Filter { definition: Some("1.0.0".into()), ..all.clone() }, true),
+            (Filter { definition: Some("1.0.1".into()), ..all.clone() }, false),
+            (Filter { definition: Some(digest[..8].into()), ..all.clone() }, true),
+            (Filter { definition: Some(digest[..7].into()), ..all.clone() }, false),
         ];
         for (filter, fits) in cases {
             assert_eq!(filter.fits(&summary()), fits, "{filter:?}");

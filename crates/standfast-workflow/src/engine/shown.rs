@@ -94,6 +94,7 @@ pub(crate) fn waits_for(run: &Run) -> Value {
             State::Waiting { until } => ("time", Some(*until)),
             State::Pausing { until, .. } => ("retry", Some(*until)),
             State::Listening(_) => ("event", scope.deadline),
+            State::Receiving(_) => ("message", scope.deadline),
             _ => return None,
         };
         let until = until.map(|until| until.to_string());

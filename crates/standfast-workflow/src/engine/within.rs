@@ -1,10 +1,14 @@
 //! A run for a task of another run.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Engine, Holder, Refused};
 use crate::ask::{Answer, RunRequest};
 use crate::run::{Digest, Problem, Run, RunId, Standard, Status};
+
+/// Between attempts to begin a run for a task while the disk is full.
+const FULL_AGAIN: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Runs a workflow for a task of another run: the task's key is the start's, so that asking twice starts one.
@@ -30,8 +34,17 @@ impl Engine {
         // Only who waits for it is held up by it.
         let held = run.limits.as_deref().filter(|_| request.awaited).map(|limits| limits.held(holder));
         let slots = held.unwrap_or_default();
-        let around = Holder { run: holder, slots: slots.clone() };
-        let started = self.start_program(program, Arc::clone(&request.input), Some(&key), Some(around)).await;
+        let mut started;
+        loop {
+            let (program, input) = (Arc::clone(&program), Arc::clone(&request.input));
+            let around = Holder { run: holder, slots: slots.clone() };
+            started = self.start_program(program, input, Some(&key), Some(around)).await;
+            // A run that has begun waits for room, also for what it consists of.
+            if started != Err(Refused::Full) {
+                break;
+            }
+            self.clock().sleep(FULL_AGAIN).await;
+        }
         let id = self.unless_stopped(started).await.map_err(failed)?;
         let retried = self.retried_within(run, id, &slots).await;
         let id = self.unless_stopped(retried).await.map_err(failed)?;

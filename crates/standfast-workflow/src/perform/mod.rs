@@ -8,6 +8,7 @@ mod http;
 mod jwt;
 mod mcp;
 mod messages;
+mod mqtt;
 mod oauth;
 mod process;
 mod resource;
@@ -28,6 +29,7 @@ use crate::run::{Problem, Standard};
 /// Carries requests straight to where they go, and runs processes on this machine. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Direct {
+    clock: Clock,
     caller: Caller,
     grpc: GrpcSender,
 }
@@ -35,7 +37,7 @@ pub struct Direct {
 impl Direct {
     /// Over the machine's network, with the certificates that the machine trusts.
     pub fn new(clock: Clock) -> Self {
-        Self { caller: Caller::new(clock), grpc: GrpcSender::new() }
+        Self { clock, caller: Caller::new(clock), grpc: GrpcSender::new() }
     }
 }
 
@@ -49,6 +51,7 @@ impl Invoke for Direct {
             Request::Grpc(request) => {
                 grpc::ask(&self.grpc, &self.caller, request, asked.deadline).await.map(Answer::Grpc)
             }
+            Request::Mqtt(request) => mqtt::ask(&self.clock, request, asked.deadline).await,
             Request::Process(request) => process::run(request).await,
             Request::Run(_) => Err(Standard::Runtime.problem("runs are started by the engine")),
         }

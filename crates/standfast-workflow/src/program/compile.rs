@@ -17,7 +17,7 @@ use super::{
     AROUND, Access, Address, Backoff, Case, Catch, Check, Cron, EVERY_MIN, Events, Extended, FilterId, For,
     ForEach, Fork, Form, Http, Intake, Language, Length, ListId, Listen, Match, Next, Outlet, Pattern,
     Process, Program, Raise, Resources, Retry, RunLimits, Runs, Schedule, SchemaId, Step, Subflow, Task,
-    TaskId, Try, Until, WorkflowName,
+    TaskId, Try, Until, WorkflowName, Zone,
 };
 use crate::expression::Compiler;
 use crate::run::{COMPENSATE, Digest};
@@ -97,6 +97,7 @@ pub fn compile_with(document: &Document, resources: &Resources) -> Result<Progra
             limits: None,
             share: format!("{}/{}", document.namespace, document.name).into(),
             schedule: None,
+            schedule_options: document.options.schedule.clone(),
             root: ListId(0),
             tasks: Vec::new(),
             lists: Vec::new(),
@@ -254,7 +255,14 @@ impl Building<'_> {
             language::Schedule::After(period) => Schedule::After(*period),
             language::Schedule::On(events) => Schedule::On(self.events(events)),
             language::Schedule::Cron(fields) => match Cron::parse(fields) {
-                Some(cron) => Schedule::Cron(cron),
+                Some(cron) => {
+                    let named = self.document.options.schedule.time_zone.as_ref();
+                    let zone = named.and_then(Zone::named);
+                    if named.is_some() != zone.is_some() {
+                        self.refuse("/document/metadata/standfast/schedule/timeZone", "this time zone");
+                    }
+                    Schedule::Cron(cron, zone)
+                }
                 None => {
                     self.refuse("/schedule/cron", format!("`{fields}`"));
                     return None;
@@ -409,14 +417,19 @@ impl Building<'_> {
     }
 
     fn listen(&mut self, listen: &language::Listen, pointer: &str) -> Listen {
-        let each = listen.for_each.as_ref().map(|each| ForEach {
+        let each = listen.for_each.as_ref().map(|each| self.for_each(each, pointer, "foreach/do"));
+        Listen { to: self.events(&listen.to), read: listen.read, each, channel: None }
+    }
+
+    /// What is done for each event; its tasks stand there below the task.
+    fn for_each(&mut self, each: &language::ForEachEvent, pointer: &str, tasks: &str) -> ForEach {
+        ForEach {
             item: each.item.as_str().into(),
             at: each.at.as_str().into(),
-            list: self.list(&each.tasks, &format!("{pointer}/foreach/do")),
+            list: self.list(&each.tasks, &format!("{pointer}/{tasks}")),
             output: self.outlet(&each.output, pointer),
             export: self.outlet(&each.export, pointer),
-        });
-        Listen { to: self.events(&listen.to), read: listen.read, each }
+        }
     }
 
     fn events(&mut self, events: &language::Events) -> Events {

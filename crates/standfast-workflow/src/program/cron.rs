@@ -1,4 +1,4 @@
-//! Times by five fields of cron, in UTC: minute, hour, day of the month, month, day of the week.
+//! Times by five fields of cron: minute, hour, day of the month, month, day of the week.
 
 use standfast_model::{Stamp, civil_from_days};
 
@@ -41,9 +41,20 @@ impl Cron {
         })
     }
 
-    /// The first time after `after`; `None` when there is none, as of the 31st of February.
+    /// The first time after `after`, in UTC; `None` when there is none, as of the 31st of February.
     pub(crate) fn next(&self, after: Stamp) -> Option<Stamp> {
-        let first = after.as_micros() / MINUTE_MICROS + 1;
+        let minute = self.next_minute(after.as_micros() / MINUTE_MICROS)?;
+        Some(Stamp::from_micros(minute * MINUTE_MICROS))
+    }
+
+    /// Whether every hour of a day fits.
+    pub(super) fn is_hourly(&self) -> bool {
+        self.hours == (1 << 24) - 1
+    }
+
+    /// The first minute after this one, as clocks show them, since the beginning of 1970.
+    pub(super) fn next_minute(&self, after: u64) -> Option<u64> {
+        let first = after + 1;
         let (mut day, mut from) = (first / DAY_MINUTES, first % DAY_MINUTES);
         let (first_year, ..) = civil_from_days(day);
         loop {
@@ -59,7 +70,7 @@ impl Cron {
             if self.is_day(day, of_month)
                 && let Some(minute) = (from..DAY_MINUTES).find(|minute| self.is_minute(*minute))
             {
-                return Some(Stamp::from_micros((day * DAY_MINUTES + minute) * MINUTE_MICROS));
+                return Some(day * DAY_MINUTES + minute);
             }
             (day, from) = (day + 1, 0);
         }
@@ -130,7 +141,7 @@ mod tests {
         ("0 0 */2 * fri", (2026, 11, 7, 0, 0), &[(2026, 11, 13, 0, 0), (2026, 11, 27, 0, 0)]),
         ("15,45 0 1 jan,Jul *", (2026, 1, 1, 0, 15), &[(2026, 1, 1, 0, 45), (2026, 7, 1, 0, 15)]),
         ("5/25 * * * *", (2026, 1, 1, 0, 0), &[(2026, 1, 1, 0, 5), (2026, 1, 1, 0, 30), (2026, 1, 1, 0, 55)]),
-        // The clocks of many places go forward in this night; in UTC there is no such hour.
+        // The clocks of many places go forward in this night; UTC does not.
         ("30 2 * * *", (2026, 3, 28, 2, 30), &[(2026, 3, 29, 2, 30), (2026, 3, 30, 2, 30)]),
     ];
 

@@ -7,8 +7,11 @@ mod cron;
 mod form;
 mod limits;
 mod openapi;
+mod path;
 mod period;
 mod resources;
+mod shape;
+mod zone;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,16 +19,21 @@ use std::time::Duration;
 
 use serde_json::Value;
 use standfast_model::Priority;
-pub(crate) use standfast_model::workflow::{Await, Failures, HttpOutput, Parallel, Period, Read};
+pub(crate) use standfast_model::workflow::{
+    Await, CatchUp, Failures, HttpOutput, Overlap, Parallel, Period, Read, ScheduleOptions,
+};
 
-pub(crate) use asyncapi::Publication;
+pub(crate) use asyncapi::{Channel, Wire};
 pub use compile::{Incomplete, Unsupported, compile, compile_with};
 pub(crate) use cron::Cron;
 pub(crate) use form::{Address, Form};
 pub(crate) use limits::RunLimits;
 pub(crate) use openapi::{Operation, Parameter, Place, Style};
+pub(crate) use path::Paths;
 pub(crate) use period::{Length, after};
 pub use resources::Resources;
+pub(crate) use shape::Shapes;
+pub(crate) use zone::Zone;
 
 use crate::expression::Filter;
 use crate::run::Digest;
@@ -65,6 +73,7 @@ pub struct Program {
     /// The same text for all versions: whose share it is of what all runs share.
     pub(crate) share: Arc<str>,
     pub(crate) schedule: Option<Schedule>,
+    pub(crate) schedule_options: ScheduleOptions,
     pub(crate) root: ListId,
     pub(crate) tasks: Vec<Task>,
     pub(crate) lists: Vec<Vec<TaskId>>,
@@ -80,8 +89,8 @@ pub struct Program {
 pub(crate) enum Schedule {
     /// Each time so much has passed.
     Every(Period),
-    /// At these times.
-    Cron(Cron),
+    /// At these times, by the clocks of a zone or in UTC.
+    Cron(Cron, Option<Zone>),
     /// So long after the last has ended.
     After(Period),
     /// When these events have come.
@@ -203,6 +212,34 @@ pub(crate) enum Step {
     Subflow(Box<Subflow>),
 }
 
+impl Step {
+    /// What it is, in the language's words.
+    pub(crate) const fn word(&self) -> &'static str {
+        match self {
+            Self::Do(_) => "do",
+            Self::Set(_) => "set",
+            Self::Switch(_) => "switch",
+            Self::Raise(_) => "raise",
+            Self::Wait(_) => "wait",
+            Self::For(_) => "for",
+            Self::Fork(_) => "fork",
+            Self::Try(_) => "try",
+            Self::Function { .. } => "call of a function",
+            Self::Emit(_) => "emit",
+            Self::Extended(_) => "extended",
+            Self::Listen(_) => "listen",
+            Self::Http(_) => "call: http",
+            Self::OpenApi(_) => "call: openapi",
+            Self::Publish(_) => "call: asyncapi",
+            Self::Agent(_) => "call: a2a",
+            Self::Mcp(_) => "call: mcp",
+            Self::Grpc(_) => "call: grpc",
+            Self::Process(_) => "run: shell or script",
+            Self::Subflow(_) => "run: workflow",
+        }
+    }
+}
+
 /// A task, and what an extension does around it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Extended {
@@ -298,6 +335,31 @@ pub(crate) struct Listen {
     pub(crate) to: Events,
     pub(crate) read: Read,
     pub(crate) each: Option<ForEach>,
+    /// Where they come from, if they are messages of a channel.
+    pub(crate) channel: Option<Box<Subscription>>,
+}
+
+/// A channel whose messages are received.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    pub(crate) channel: Channel,
+    pub(crate) variables: Option<Form>,
+    pub(crate) access: Option<Access>,
+    /// Which messages count.
+    pub(crate) filter: Option<FilterId>,
+    pub(crate) enough: Enough,
+    /// For how long.
+    pub(crate) period: Option<Length>,
+}
+
+/// How many messages are received.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Enough {
+    Amount(u32),
+    /// As long as this holds of all that were taken, asked after each.
+    While(FilterId),
+    /// Until this holds of all that were taken, asked before each.
+    Until(FilterId),
 }
 
 /// Which events.
@@ -367,7 +429,7 @@ pub(crate) struct OpenApi {
 /// A message that is sent as an `AsyncAPI` document has it.
 #[derive(Debug)]
 pub(crate) struct Publish {
-    pub(crate) publication: Publication,
+    pub(crate) channel: Channel,
     pub(crate) variables: Option<Form>,
     pub(crate) payload: Option<Form>,
     pub(crate) headers: Option<Form>,
@@ -474,6 +536,13 @@ pub(crate) struct Subflow {
     pub(crate) name: WorkflowName,
     pub(crate) input: Option<Form>,
     pub(crate) awaited: bool,
+}
+
+/// Two that were made of the same document are the same.
+impl PartialEq for Program {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
 }
 
 impl Program {

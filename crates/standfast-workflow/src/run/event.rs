@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use standfast_model::Stamp;
 
-use super::{Digest, Limits, Problem, Run, RunId, ScopeId, Signal, State, Status, given};
+use super::{Digest, Limits, Migrated, Problem, Run, RunId, ScopeId, Signal, State, Status, given};
 
 /// What happened to a run at one moment: written together or not at all.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -200,6 +200,8 @@ pub enum Event {
         /// What.
         signal: Signal,
     },
+    /// It goes on by another version of its document.
+    Migrated(Migrated),
     /// Somebody held it.
     Held,
     /// It broke the process again and again: it is not driven on until somebody resumes it.

@@ -68,10 +68,16 @@ impl Run {
         let mut leaves = self.scopes.values().filter(|scope| {
             matches!(
                 scope.state,
-                State::Asking | State::Waiting { .. } | State::Pausing { .. } | State::Listening(_)
+                State::Asking
+                    | State::Waiting { .. }
+                    | State::Pausing { .. }
+                    | State::Listening(_)
+                    | State::Receiving(_)
             )
         });
-        let is_idle = |scope: &Scope| matches!(scope.state, State::Waiting { .. } | State::Listening(_));
+        let is_idle = |scope: &Scope| {
+            matches!(scope.state, State::Waiting { .. } | State::Listening(_) | State::Receiving(_))
+        };
         let mut has_leaf = false;
         let all_idle = leaves.all(|scope| {
             has_leaf = true;
@@ -119,6 +125,7 @@ impl Run {
                     last: None,
                     state: state.clone(),
                     key: key.clone(),
+                    named: None,
                 };
                 self.scopes.insert(*scope, entered);
             }
@@ -135,13 +142,13 @@ impl Run {
                 let last = Last { task: Arc::clone(task), then: then.clone() };
                 let output = output.clone().unwrap_or(raw);
                 if let Some(input) = owed {
-                    self.owe(*parent, ordinal, task, input, &output);
+                    let place = self.place(*parent, ordinal, task);
+                    self.owe(*parent, place, task, input, &output);
                 }
                 self.yielded(*parent, ordinal, last, output, context.as_ref());
             }
             Event::Consumed { scope: id, read, is_queued, met, ended, shared, is_complete, key } => {
-                if let Some(State::Listening(listening)) =
-                    self.scopes.get_mut(id).map(|scope| &mut scope.state)
+                if let Some(listening) = self.scopes.get_mut(id).and_then(|scope| scope.state.listening_mut())
                 {
                     if *is_queued {
                         listening.queued.extend(read.clone());
@@ -168,7 +175,7 @@ impl Run {
                 // What was begun is counted on: what is asked for the next event is something else, and so is its key.
                 if let Some(scope) = self.scopes.get_mut(id) {
                     (scope.active, scope.last, scope.data) = (0, None, Arc::clone(&scope.input));
-                    if let State::Listening(listening) = &mut scope.state {
+                    if let Some(listening) = scope.state.listening_mut() {
                         listening.index += 1;
                         listening.outputs.push(Arc::clone(output));
                         if !listening.queued.is_empty() {
@@ -207,11 +214,10 @@ impl Run {
             }
             Event::Left { scope, output, context, then, is_owed } => {
                 if let (true, Some(left)) = (*is_owed, self.scopes.get(scope))
-                    && let Some(parent) = left.parent
+                    && let (Some(parent), Some(place)) = (left.parent, self.place_of(*scope))
                 {
-                    let (ordinal, task, input) =
-                        (left.ordinal, Arc::clone(&left.task), Arc::clone(&left.input));
-                    self.owe(parent, ordinal, &task, &input, output);
+                    let (task, input) = (Arc::clone(&left.task), Arc::clone(&left.input));
+                    self.owe(parent, place, &task, &input, output);
                 }
                 self.undoing_ends(*scope, None);
                 if let Some(Scope { parent: Some(parent), ordinal, task, .. }) = self.remove(*scope) {
@@ -226,6 +232,7 @@ impl Run {
             Event::Emitted { .. } => {}
             Event::Exported { context } => self.context = Arc::clone(context),
             Event::Signalled { signal } => self.signals.push(signal.clone()),
+            Event::Migrated(migrated) => self.goes_over(migrated),
             Event::Held => self.is_held = true,
             Event::Parked { why } => self.parked = Some(Arc::clone(why)),
             Event::Resumed => (self.is_held, self.parked) = (false, None),
@@ -264,6 +271,7 @@ impl Run {
                 last: None,
                 state: State::List,
                 key: None,
+                named: None,
             },
         );
     }

@@ -47,7 +47,7 @@ impl Telling<'_> {
             Event::Entered { state: State::Round, .. } => {}
             Event::Entered { task, state, .. } => {
                 self.begins(task);
-                if matches!(state, State::Listening(_)) {
+                if state.listening().is_some() {
                     self.of_run("correlation-started", "startedAt", []);
                 }
             }
@@ -93,6 +93,7 @@ impl Telling<'_> {
             | Event::Consumed { .. }
             | Event::Emitted { .. }
             | Event::Signalled { .. }
+            | Event::Migrated(_)
             | Event::Exported { .. } => {}
         }
     }
@@ -113,7 +114,7 @@ impl Telling<'_> {
     fn leaves(&mut self, before: &BTreeMap<ScopeId, Scope>, id: ScopeId, output: &Value) {
         self.cancels(before, Some(id));
         let Some(scope) = before.get(&id).filter(|scope| !is_round(before, scope)) else { return };
-        if let State::Listening(listening) = &scope.state {
+        if let Some(listening) = scope.state.listening() {
             let keys: Map<String, Value> = listening.shared.clone().into_iter().collect();
             let keys = (!keys.is_empty()).then_some(("correlationKeys", Value::Object(keys)));
             self.of_run("correlation-completed", "completedAt", keys);

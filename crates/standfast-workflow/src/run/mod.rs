@@ -7,6 +7,7 @@ mod evolve;
 mod id;
 mod lifecycle;
 mod limits;
+mod migrated;
 mod problem;
 mod undo;
 
@@ -22,6 +23,7 @@ pub use event::{Event, Record};
 pub use id::{BadRunId, Digest, RunId};
 pub use lifecycle::lifecycle;
 pub use limits::{Admitted, Limits, RateLimit, SlotHeld, SlotLimit};
+pub use migrated::Migrated;
 pub use problem::{Problem, Standard};
 pub(crate) use undo::COMPENSATE;
 pub use undo::{NotUndone, Undo, Undone, undone_by};
@@ -220,6 +222,10 @@ pub struct Scope {
     /// What names it to who is called, if the document says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Arc<str>>,
+    /// By which place in a document its effects are named, if that is another one than its task has now: the run has gone over to
+    /// another document since it was begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub named: Option<Arc<str>>,
 }
 
 /// The task of a list that ended last.
@@ -306,6 +312,8 @@ pub enum State {
     },
     /// Events are waited for.
     Listening(Listening),
+    /// Messages of a channel are received, as long as it is not complete; then the channel is left.
+    Receiving(Listening),
     /// Tasks of an extension around a task.
     Extended {
         /// At which it is.
@@ -317,6 +325,24 @@ pub enum State {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         then: Option<Arc<str>>,
     },
+}
+
+impl State {
+    /// What came so far, of one that waits for events or messages.
+    pub(crate) fn listening(&self) -> Option<&Listening> {
+        match self {
+            Self::Listening(listening) | Self::Receiving(listening) => Some(listening),
+            _ => None,
+        }
+    }
+
+    /// As [`State::listening`].
+    pub(crate) fn listening_mut(&mut self) -> Option<&mut Listening> {
+        match self {
+            Self::Listening(listening) | Self::Receiving(listening) => Some(listening),
+            _ => None,
+        }
+    }
 }
 
 /// How far a task is around which others are done.
@@ -395,7 +421,13 @@ impl Run {
 
     /// Those scopes that ask something outside.
     pub fn asking(&self) -> impl Iterator<Item = ScopeId> + '_ {
-        self.scopes.iter().filter(|(_, scope)| scope.state == State::Asking).map(|(id, _)| *id)
+        let asks = |scope: &Scope| match &scope.state {
+            State::Asking => true,
+            // What has come is done first: so no more is taken than can be done.
+            State::Receiving(listening) => listening.queued.is_empty(),
+            _ => false,
+        };
+        self.scopes.iter().filter(move |(_, scope)| asks(scope)).map(|(id, _)| *id)
     }
 
     /// The scopes that hold this one, from within to the workflow itself.

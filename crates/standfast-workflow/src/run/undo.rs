@@ -64,19 +64,50 @@ impl Run {
         if let State::Compensating { key } = &scope.state {
             return format!("{key}!");
         }
-        let place = self.place(parent, scope.ordinal, &scope.task);
+        let Some(place) = self.place_of(id) else { return format!("{}.", self.keys_of()) };
         let times = self.times_undone(parent, &place);
         let named = scope.key.as_ref().map_or(place, ToString::to_string);
         numbered(named, times)
     }
 
-    /// The place in the run of a scope's task: the numbers of the steps that led to it, and its place in the document.
+    /// The place in the run of a task that a scope is about to begin: the numbers of the steps that led to it, and its place in the
+    /// document.
     pub(crate) fn place(&self, holder: ScopeId, ordinal: u32, task: &str) -> String {
+        self.place_by(holder, ordinal, &self.name_within(holder, task))
+    }
+
+    /// The same of a task that was begun.
+    pub(super) fn place_of(&self, id: ScopeId) -> Option<String> {
+        let scope = self.scopes.get(&id)?;
+        Some(self.place_by(scope.parent?, scope.ordinal, &self.name_of(id)))
+    }
+
+    /// The place in the document by which a task's effects are named: the one that it had when it was begun, though the run has gone
+    /// over to another document since.
+    pub(super) fn name_of(&self, id: ScopeId) -> Arc<str> {
+        let Some(scope) = self.scopes.get(&id) else { return Arc::default() };
+        match (&scope.named, scope.parent) {
+            (Some(named), _) => Arc::clone(named),
+            (None, Some(parent)) => self.name_within(parent, &scope.task),
+            (None, None) => Arc::clone(&scope.task),
+        }
+    }
+
+    /// The same of a task that is begun within a scope: what is done again by another attempt is named as it was before.
+    pub(crate) fn name_within(&self, holder: ScopeId, task: &str) -> Arc<str> {
+        let named = self.holders(holder).find_map(|(_, scope)| {
+            let (named, rest) = (scope.named.as_ref()?, task.strip_prefix(&*scope.task)?);
+            (rest.is_empty() || rest.starts_with('/')).then(|| format!("{named}{rest}"))
+        });
+        named.map_or_else(|| task.into(), Into::into)
+    }
+
+    fn place_by(&self, holder: ScopeId, ordinal: u32, name: &str) -> String {
         let mut path = vec![ordinal];
         let mut undoes = None;
-        for (_, scope) in self.holders(holder) {
+        for (id, scope) in self.holders(holder) {
             if let State::Compensating { key } = &scope.state {
-                undoes = Some((key, &scope.task));
+                undoes = Some((key, self.name_of(id)));
                 break;
             }
             if scope.parent.is_some() {
@@ -87,8 +118,8 @@ impl Run {
         let path: Vec<String> = path.iter().map(u32::to_string).collect();
         let path = path.join(".");
         match undoes {
-            None => format!("{}.{path}{task}", self.keys_of()),
-            Some((key, undoing)) => format!("{key}!{path}{}", task.strip_prefix(&**undoing).unwrap_or(task)),
+            None => format!("{}.{path}{name}", self.keys_of()),
+            Some((key, undoing)) => format!("{key}!{path}{}", name.strip_prefix(&*undoing).unwrap_or(name)),
         }
     }
 
@@ -100,23 +131,19 @@ impl Run {
         let times = |place: &str| -> u32 {
             self.undone.iter().filter(|undone| *undone.place == *place).map(|undone| undone.times).sum()
         };
-        let around = self.holders(holder).filter_map(|(_, scope)| {
-            let place = self.place(scope.parent?, scope.ordinal, &scope.task);
-            Some(times(&place))
-        });
+        let around = self.holders(holder).filter_map(|(id, _)| Some(times(&self.place_of(id)?)));
         times(place) + around.sum::<u32>()
     }
 
-    /// What is to be undone is known from now on.
+    /// What is to be undone is known from now on: a task of this scope, by its place in the run.
     pub(super) fn owe(
         &mut self,
         holder: ScopeId,
-        ordinal: u32,
+        place: String,
         task: &Arc<str>,
         input: &Arc<Value>,
         output: &Arc<Value>,
     ) {
-        let place = self.place(holder, ordinal, task);
         let key: Arc<str> = numbered(place.clone(), self.times_undone(holder, &place)).into();
         let within = self.holders(holder).map(|(id, _)| id).collect();
         // What another attempt has done again is the same effect: it is undone once.

@@ -71,6 +71,11 @@ do:\n  - l: { listen: { to: { one: { with: { type: go } } } } }\n";
                 true => (format!("{good}?all=true&limit=2"), format!("{bad}?status=completed")),
                 false => (good, bad),
             };
+            let good = match name {
+                "migrateRun" => format!("{good}?to=latest"),
+                "migrateRuns" => format!("{good}&to=latest"),
+                _ => good,
+            };
             let unknown = format!("{path}?nothing=1");
             for (asked, body) in [(&good, body.as_ref()), (&bad, body.as_ref()), (&unknown, None)] {
                 let (status, value) = ask(&rig, &method.to_uppercase(), asked, body).await;
@@ -193,6 +198,58 @@ async fn what_is_done_to_many_runs_is_shown_before_and_done_page_by_page() {
     {
         let (status, value) = ask(&rig, "POST", &format!("/v1/bulk/{bad}"), None).await;
         assert_eq!(status, StatusCode::BAD_REQUEST);
+        assert!(value["detail"].as_str().unwrap().contains(why), "{value}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runs_go_over_by_name_or_by_what_is_said_and_are_told_why_not() {
+    let rig = Rig::new().await;
+    let wait = |name: &str| format!("do:\n  - {name}: {{ wait: {{ minutes: 10 }} }}\n");
+    let one = rig.try_define_version("moves", "1.0.0", &wait("w")).await.unwrap();
+    rig.try_define_version("moves", "2.0.0", &format!("{}  - x: {{ set: {{ n: 1 }} }}\n", wait("w")))
+        .await
+        .unwrap();
+    rig.try_define_version("moves", "3.0.0", &wait("other")).await.unwrap();
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(rig.start(&one, Value::Null).await.to_string());
+    }
+    let post = async |path: &str| ask(&rig, "POST", path, None).await;
+    let (status, value) = post(&format!("/v1/runs/{}/migrate?to=3.0.0", ids[0])).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{value}");
+    let why = "/do/0/w: it is under way, and version 3.0.0 has no task of that name there";
+    assert!(value["detail"].as_str().unwrap().ends_with(why), "{value}");
+    let (status, dry) = post(&format!("/v1/runs/{}/migrate?to=3.0.0&dryRun=true", ids[0])).await;
+    assert_eq!((status, &dry), (StatusCode::OK, &value["migration"]));
+    let (_, gone) = post(&format!("/v1/runs/{}/migrate?to=2.0.0", ids[0])).await;
+    assert_eq!((&gone["verdict"], &gone["to"]["version"]), (&json!("goes"), &json!("2.0.0")));
+
+    let verdicts = |page: &Value| -> Vec<String> {
+        page["runs"].as_array().unwrap().iter().map(|run| run["verdict"].to_string()).collect()
+    };
+    let bulk = format!(
+        "/v1/bulk/migrate?to=2.0.0&workflow=tests/moves&from={}",
+        gone["definition"].as_str().unwrap()
+    );
+    let (_, page) = post(&format!("{bulk}&dryRun=true")).await;
+    assert_eq!(verdicts(&page), ["\"goes\""; 4], "{page}");
+    let (_, page) = post(&format!("{bulk}&limit=3")).await;
+    assert_eq!(verdicts(&page), ["\"goes\""; 3]);
+    let (_, page) = post(&bulk).await;
+    assert_eq!(verdicts(&page), ["\"goes\""], "those that went are not meant any more");
+    let (_, page) =
+        post(&format!("/v1/bulk/migrate?to=2.0.0&run={}&run=01m83nkhpppkbm2skfgs2bd4h9", ids[0])).await;
+    assert_eq!(page["runs"][0]["verdict"], "already");
+    assert!(page["runs"][1]["refused"].as_str().unwrap().contains("there is no run"), "{page}");
+    for (bad, why) in [
+        ("all=true", "`to` names the version"),
+        ("to=2.0.0", "say which runs are meant"),
+        ("to=2.0.0&workflow=moves&status=completed", "a run that has ended does not go over"),
+        ("to=2.0.0&all=true&run=01m83nkhpppkbm2skfgs2bd4h9", "say one of the two"),
+    ] {
+        let (status, value) = post(&format!("/v1/bulk/migrate?{bad}")).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{value}");
         assert!(value["detail"].as_str().unwrap().contains(why), "{value}");
     }
 }

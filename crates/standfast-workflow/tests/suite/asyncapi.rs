@@ -94,7 +94,7 @@ async fn what_cannot_be_sent_is_told() {
         (format!("document: {{ endpoint: 'file://old.yaml' }}, channel: quiet, {message}"), "nothing can be published"),
         (
             "document: { endpoint: 'file://old.yaml' }, channel: quiet, subscription: { consume: { amount: 1 } }".to_owned(),
-            "a subscription to an AsyncAPI channel",
+            "messages are received by MQTT only",
         ),
     ] {
         let found = chat.define(&rest).await.unwrap_err();

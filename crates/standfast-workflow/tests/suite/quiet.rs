@@ -1,6 +1,7 @@
 //! An engine on paused time, over a store that outlives it; what it asks outside is never answered.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,9 +10,11 @@ use standfast_model::Stamp;
 use standfast_runtime::{Clock, Tasks};
 use standfast_store::{MemoryStore, Store};
 use standfast_workflow::{
-    Answer, Asked, Definition, Engine, EngineConfig, Invoke, Problem, RunId, Summary, WorkflowName,
+    Answer, Asked, Definition, Engine, EngineConfig, Invoke, JournalError, Problem, RunId, Summary,
+    WorkflowName,
 };
 
+use super::crash::Mortal;
 use super::rig::{definition, evaluator};
 
 /// When paused time begins: 2026-01-01T00:00:00Z.
@@ -55,10 +58,46 @@ impl Quiet {
     }
 
     async fn open(store: Arc<dyn Store>, clock: Clock, config: EngineConfig) -> Self {
+        Self::try_open(store, clock, config).await.unwrap()
+    }
+
+    async fn try_open(
+        store: Arc<dyn Store>,
+        clock: Clock,
+        config: EngineConfig,
+    ) -> Result<Self, JournalError> {
         let tasks = Tasks::new();
         let opened =
             Engine::open(Arc::clone(&store), clock, tasks.clone(), evaluator(), Arc::new(Nobody), config);
-        Self { engine: opened.await.unwrap(), clock, store, tasks }
+        Ok(Self { engine: opened.await?, clock, store, tasks })
+    }
+
+    /// Over a store that stops for good after so many commits, for so long; then anew over what was kept. Whether it stopped.
+    pub(crate) async fn mortal(
+        commits: i64,
+        is_done: bool,
+        lives: Duration,
+        define: (&str, &str),
+    ) -> (bool, Self) {
+        let clock = Clock::starting_at(BEGIN);
+        let memory: Arc<dyn Store> = Arc::new(MemoryStore::new(clock));
+        let left = Arc::new(Mortal { inner: Arc::clone(&memory), left: commits.into(), is_done });
+        let config = EngineConfig { sleep_after: Duration::from_millis(100), ..EngineConfig::default() };
+        if let Ok(first) = Self::try_open(Arc::clone(&left) as Arc<dyn Store>, clock, config).await {
+            let _it_may_stop = first.engine.define(definition(define.0, define.1)).await;
+            clock.sleep(lives).await;
+            first.tasks.shutdown(&clock, Duration::ZERO).await;
+        }
+        let stopped = left.left.load(Ordering::SeqCst) < 0;
+        clock.sleep(BEGIN.plus(lives).since(clock.now())).await;
+        let quiet = Self::over(memory, clock).await;
+        quiet.define(define.0, define.1).await;
+        (stopped, quiet)
+    }
+
+    /// Ends all that goes on.
+    pub(crate) async fn end(self) {
+        self.tasks.shutdown(&self.clock, Duration::ZERO).await;
     }
 
     /// Ends all that goes on, is away for a time, and begins anew over the same store. Nothing is defined then.
@@ -68,6 +107,14 @@ impl Quiet {
         drop(engine);
         clock.sleep(away).await;
         Self::over(store, clock).await
+    }
+
+    /// Ends all that goes on, and begins anew when the machine's clock was set back by so much.
+    pub(crate) async fn crash_and_set_back(self, by: Duration) -> Self {
+        let Self { engine, clock, store, tasks } = self;
+        tasks.shutdown(&clock, Duration::ZERO).await;
+        drop(engine);
+        Self::over(store, Clock::starting_at(clock.now().minus(by))).await
     }
 
     pub(crate) async fn define(&self, name: &str, rest: &str) -> WorkflowName {

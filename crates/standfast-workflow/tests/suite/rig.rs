@@ -16,6 +16,7 @@ use standfast_workflow::{
     BadDefinition, Definition, Direct, Engine, EngineConfig, Evaluator, EvaluatorConfig, JournalError,
     Refused, RunId, Summary, WorkflowName,
 };
+use tokio::sync::watch;
 
 /// Longest that a test waits for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,6 +26,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Service {
     pub(crate) address: SocketAddr,
     seen: Arc<Mutex<Seen>>,
+    /// What is asked below `/held/` is done, and answered when this is true.
+    answers: watch::Sender<bool>,
     /// It ends with its last clone.
     _tasks: Tasks,
 }
@@ -43,15 +46,28 @@ impl Service {
         let listener = Net::real().listen_tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let answering = Arc::clone(&seen);
-        let handler = move |request| {
-            let answering = Arc::clone(&answering);
-            async move { answer(&mut answering.lock().unwrap(), &request) }
+        let answers = watch::Sender::new(false);
+        let held = answers.clone();
+        let handler = move |request: Request<Bytes>| {
+            let (answering, mut held) = (Arc::clone(&answering), held.subscribe());
+            async move {
+                let answer = answer(&mut answering.lock().unwrap(), &request);
+                if request.uri().path().starts_with("/held/") {
+                    let _it_ends = held.wait_for(|answers| *answers).await.is_err();
+                }
+                answer
+            }
         };
         let stop = tasks.stop();
         tasks.spawn("service", OnStop::Abort, async move {
             serve(Listener::Tcp(listener), handler, ServerLimits::default(), clock, stop).await;
         });
-        Self { address, seen, _tasks: tasks }
+        Self { address, seen, answers, _tasks: tasks }
+    }
+
+    /// What is asked below `/held/` is answered from now on.
+    pub(crate) fn answers(&self) {
+        self.answers.send_replace(true);
     }
 
     pub(crate) fn seen<T>(&self, look: impl FnOnce(&Seen) -> T) -> T {
@@ -106,8 +122,17 @@ impl Rig {
 
     /// The same, where the store may have stopped.
     pub(crate) async fn try_define(&self, name: &str, rest: &str) -> Result<WorkflowName, Refused> {
-        let definition =
-            definition(name, &rest.replace("SERVICE", &format!("http://{}", self.service.address)));
+        self.try_define_version(name, "1.0.0", rest).await
+    }
+
+    pub(crate) async fn try_define_version(
+        &self,
+        name: &str,
+        version: &str,
+        rest: &str,
+    ) -> Result<WorkflowName, Refused> {
+        let rest = rest.replace("SERVICE", &format!("http://{}", self.service.address));
+        let definition = definition_of(name, version, &rest);
         let name = definition.program.name().clone();
         self.engine.define(definition).await?;
         Ok(name)
@@ -144,8 +169,13 @@ pub(crate) fn evaluator() -> Evaluator {
 }
 
 pub(crate) fn definition(name: &str, rest: &str) -> Definition {
-    let text =
-        format!("document:\n  dsl: '1.0.3'\n  namespace: tests\n  name: {name}\n  version: '1.0.0'\n{rest}");
+    definition_of(name, "1.0.0", rest)
+}
+
+fn definition_of(name: &str, version: &str, rest: &str) -> Definition {
+    let text = format!(
+        "document:\n  dsl: '1.0.3'\n  namespace: tests\n  name: {name}\n  version: '{version}'\n{rest}"
+    );
     Definition::of_text(name, &text).unwrap_or_else(|why| panic!("{}", told(why)))
 }
 

@@ -16,6 +16,7 @@ pub(crate) mod workflow;
 mod workflow_bulk;
 mod workflow_list;
 mod workflow_live;
+mod workflow_migrate;
 mod workflow_run;
 mod workflow_secrets;
 mod workflow_test;

@@ -7,7 +7,7 @@ use standfast_runtime::Clock;
 
 use super::Call;
 use super::workflow_live::{ANSWER_MAX, ask};
-use crate::args::{WorkflowFilterArgs, WorkflowListArgs, WorkflowStuckArgs};
+use crate::args::{WorkflowFilterArgs, WorkflowListArgs, WorkflowSchedulesArgs, WorkflowStuckArgs};
 use crate::exit;
 use crate::failure::Failure;
 use crate::output::Paint;
@@ -82,6 +82,43 @@ pub(super) fn stuck(args: &WorkflowStuckArgs, call: &Call) -> Result<u8, Failure
     Ok(code)
 }
 
+pub(super) fn schedules(args: &WorkflowSchedulesArgs, call: &Call) -> Result<u8, Failure> {
+    let answer = ask(&args.stack, Method::GET, "/v1/schedules", None, None, ANSWER_MAX, call)?;
+    if args.json {
+        call.output.json(&answer)?;
+        return Ok(exit::DONE);
+    }
+    let all = answer["schedules"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if all.is_empty() {
+        call.output.note("no workflow has a schedule");
+        return Ok(exit::DONE);
+    }
+    let mut text = format!("{:40}  {:26}  {:16}  WORKFLOW\n", "NEXT", "LAST RUN", "SCHEDULE");
+    for one in all {
+        let of = |field: &str| one[field].as_str();
+        let schedule = of("schedule").unwrap_or_default();
+        let next = of("nextThere").or(of("next")).unwrap_or(match schedule.split(' ').next() {
+            Some("on") => "when its events have come",
+            Some("after") => "after the end of the last run",
+            _ => "never",
+        });
+        let last = of("last").unwrap_or("-");
+        let workflow = &one["workflow"];
+        let name = |field: &str| workflow[field].as_str().unwrap_or_default();
+        let waiting = match one["waiting"].as_u64() {
+            None | Some(0) => String::new(),
+            Some(waiting) => format!("  ({waiting} due, after the end of the last run)"),
+        };
+        text.push_str(&format!(
+            "{next:40}  {last:26}  {schedule:16}  {}:{}{waiting}\n",
+            name("name"),
+            name("version")
+        ));
+    }
+    call.output.data(&text)?;
+    Ok(exit::DONE)
+}
+
 /// What the filter is in a query, each parameter with an `&` before it.
 pub(super) fn query(filter: &WorkflowFilterArgs) -> Result<String, Failure> {
     let mut query = String::new();
@@ -120,7 +157,8 @@ fn time(text: &str, option: &str) -> Result<Stamp, Failure> {
     })
 }
 
-fn encoded(text: &str) -> String {
+/// A text as it stands in a query.
+pub(super) fn encoded(text: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {
         match byte {

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use standfast_model::workflow::{TestCase, TestFile, load_tests};
+use standfast_model::Stamp;
+use standfast_model::workflow::{TestCase, TestFile, TestSchedule, load_tests};
 use standfast_runtime::Clock;
 use standfast_workflow::{BadDefinition, Definition, Evaluator, FolderAndNetwork, Mismatch, rehearse};
 
@@ -25,11 +26,14 @@ pub(super) fn test(args: &WorkflowTestArgs, call: &Call) -> Result<u8, Failure> 
     let (mut tried, mut failed, mut answers) = (0, 0, Vec::new());
     for file in &files {
         let (tests, definition) = load(file, call)?;
-        for (name, case) in &tests.cases {
-            if args.case.as_ref().is_some_and(|wanted| !name.contains(wanted.as_str())) {
-                continue;
-            }
-            let outcome = try_one(&definition, case, &evaluator);
+        let is_meant = |name: &str| args.case.as_ref().is_none_or(|wanted| name.contains(wanted.as_str()));
+        let schedule = tests.schedule.iter().map(|schedule| ("schedule", Tried::Schedule(schedule)));
+        let cases = tests.cases.iter().map(|(name, case)| (name.as_str(), Tried::Case(case)));
+        for (name, tried_now) in schedule.chain(cases).filter(|(name, _)| is_meant(name)) {
+            let outcome = match tried_now {
+                Tried::Schedule(schedule) => try_schedule(&definition, schedule),
+                Tried::Case(case) => try_one(&definition, case, &evaluator),
+            };
             tried += 1;
             failed += usize::from(!outcome.mismatches.is_empty());
             if args.json {
@@ -59,6 +63,13 @@ pub(super) fn test(args: &WorkflowTestArgs, call: &Call) -> Result<u8, Failure> 
     }
 }
 
+/// What is tried of a file.
+enum Tried<'t> {
+    Schedule(&'t TestSchedule),
+    Case(&'t TestCase),
+}
+
+#[derive(Default)]
 struct Outcome {
     mismatches: Vec<Mismatch>,
     steps: usize,
@@ -81,6 +92,22 @@ fn try_one(definition: &Definition, case: &TestCase, evaluator: &Evaluator) -> O
         output: rehearsed.run.output.as_deref().cloned(),
         status: rehearsed.run.status.word(),
     }
+}
+
+/// Whether runs are due when they should be.
+fn try_schedule(definition: &Definition, expected: &TestSchedule) -> Outcome {
+    let program = &definition.program;
+    let found = program.next_due(expected.after, expected.due.len());
+    let shown = |all: &[Stamp]| match all {
+        [] => "never".to_owned(),
+        _ => all.iter().map(|at| program.shown_there(*at)).collect::<Vec<_>>().join(", "),
+    };
+    let mut outcome = Outcome { status: "completed", ..Outcome::default() };
+    if found != expected.due {
+        let what = format!("due after {}", program.shown_there(expected.after));
+        outcome.mismatches.push(Mismatch { what, expected: shown(&expected.due), found: shown(&found) });
+    }
+    outcome
 }
 
 impl Outcome {

@@ -43,6 +43,10 @@ pub(super) fn timeline(records: &[Record], output: Output) -> String {
             if let Event::Entered { scope, task, state, .. } = event {
                 tasks.insert(*scope, named(task, state));
             }
+            if let Event::Migrated(migrated) = event {
+                let stands = |task: &Arc<str>| migrated.places.get(task).cloned();
+                tasks.values_mut().for_each(|task| *task = stands(task).unwrap_or_else(|| Arc::clone(task)));
+            }
             let Some((paint, what)) = line(event, &tasks) else { continue };
             let what = paint.map_or_else(|| what.clone(), |paint| output.paint(paint, &what));
             let after = format!("+{}", shown_time(record.at.since(begin)));
@@ -117,6 +121,7 @@ fn line(event: &Event, tasks: &HashMap<ScopeId, Arc<str>>) -> Option<(Option<Pai
         Event::Emitted { event } => plain(format!("publishes {}", short(event))),
         Event::Consumed { scope, .. } => plain(format!("{} takes an event", of(scope))),
         Event::Signalled { signal } => plain(format!("is told {}", short(&signal.event))),
+        Event::Migrated(migrated) => plain(format!("goes on by version {}", migrated.version)),
         Event::Held => plain("is held".to_owned()),
         Event::Parked { why } => {
             plain(format!("is parked: {why}; `standfast workflow resume` takes it up again"))

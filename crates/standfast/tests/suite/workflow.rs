@@ -117,6 +117,51 @@ cases:
     expect: {output: {sum: 6}}
 ";
 
+const NIGHTLY: &str = "document:
+  dsl: 1.0.3
+  namespace: tests
+  name: nightly
+  version: 1.0.0
+  metadata: {standfast: {schedule: {timeZone: Europe/Berlin}}}
+schedule: {cron: '30 2 * * *'}
+do: [a: {set: {a: 1}}]
+";
+
+const NIGHTS: &str = "workflow: nightly.yaml
+schedule:
+  after: 2026-03-28T12:00:00+01:00
+  due: ['2026-03-29T03:00:00+02:00', '2026-03-30T02:30:00+02:00']
+";
+
+#[test]
+fn schedules_are_tested_in_their_time_zones() {
+    let world = World::new();
+    world.write("nightly.yaml", NIGHTLY);
+    world.write("nightly.test.yaml", NIGHTS);
+    world.run(&["workflow", "test", "nightly.test.yaml"]).expect(0).says(&["1 case, all as expected"]);
+    world.write("nightly.yaml", &NIGHTLY.replace("30 2", "0 2"));
+    world.run(&["workflow", "test", "nightly.test.yaml"]).expect(1);
+    world.write("nightly.yaml", &NIGHTLY.replace("30 2", "31 2"));
+    let ran = world.run(&["workflow", "test", "nightly.test.yaml"]).expect(1);
+    assert!(
+        ran.stdout.contains(
+            "found    2026-03-29T03:00:00+02:00[Europe/Berlin], 2026-03-30T02:31:00+02:00[Europe/Berlin]"
+        ),
+        "{}",
+        ran.stdout
+    );
+    world.write("nightly.test.yaml", "workflow: nightly.yaml\nschedule: {after: yesterday, due: []}\n");
+    world
+        .run(&["workflow", "test", "nightly.test.yaml"])
+        .expect(2)
+        .says(&["nightly.test.yaml:2:19", "nightly.test.yaml:2:35"]);
+    world.write("nightly.yaml", &NIGHTLY.replace("Berlin", "Berln"));
+    world
+        .run(&["workflow", "check", "nightly.yaml"])
+        .expect(2)
+        .says(&["nightly.yaml:6:47", "did you mean `Europe/Berlin`?"]);
+}
+
 #[test]
 fn documents_are_tested_on_faked_time_with_recorded_answers() {
     let world = World::new();
@@ -249,6 +294,7 @@ do:
     world.run(&["workflow", "event", "nope"]).expect(2).says(&[r#"hint: write JSON: '{"id": "7", "source""#]);
     tells_and_asks(&world);
     redoes(&world);
+    migrates(&world);
     world.write("workflows/broken.yaml", "do: []\n");
     world.run(&["check"]).expect(2).says(&["workflows/broken.yaml"]);
     // Without it the stack can be taken down again.
@@ -290,6 +336,43 @@ fn redoes(world: &World) {
     let redone: serde_json::Value = serde_json::from_str(&redone.stdout).unwrap();
     assert_eq!(redone["output"], serde_json::json!({"n": 8}));
     world.run(&[&redo[..], &["--input", "nope"]].concat()).expect(2).says(&["the input is not JSON"]);
+}
+
+/// Runs go over to a version of their document that came later.
+fn migrates(world: &World) {
+    let version = |version: &str, tasks: &str| {
+        format!("document: {{dsl: 1.0.3, namespace: tests, name: moves, version: {version}}}\ndo:\n{tasks}")
+    };
+    let wait = "  - w: {wait: {days: 1}}\n";
+    world.write("workflows/moves.yaml", &version("1.0.0", wait));
+    world.run(&["apply", "--yes"]).expect(0);
+    let id = |ran: &str| ran.split_whitespace().next().unwrap().to_owned();
+    let one = id(&world.run(&["workflow", "start", "moves"]).expect(0).stdout);
+    let other = id(&world.run(&["workflow", "start", "moves"]).expect(0).stdout);
+    world.write("workflows/moves.yaml", &version("2.0.0", &format!("  - a: {{set: {{n: 1}}}}\n{wait}")));
+    world.write("workflows/moves3.yaml", &version("3.0.0", "  - b: {set: {n: 1}}\n"));
+    world.run(&["apply", "--yes"]).expect(0);
+    let stays = world.run(&["workflow", "migrate", &one, "--to", "3.0.0"]).expect(1);
+    let why = "! /do/0/w: it is under way, and version 3.0.0 has no task of that name there";
+    assert!(stays.stdout.contains(why), "{}", stays.stdout);
+    stays.says(&["1 of 1 run did not go over"]);
+    let gone = world.run(&["workflow", "migrate", &one, "--to", "2.0.0"]).expect(0);
+    assert!(gone.stdout.contains("goes over  moves:1.0.0 -> 2.0.0"), "{}", gone.stdout);
+    assert!(gone.stdout.contains("- /do/0/a: stands before what is reached"), "{}", gone.stdout);
+    let many = ["workflow", "migrate", "--workflow", "tests/moves", "--from", "1.0.0", "--to", "latest"];
+    world.run(&many).expect(1).says(&["1 of 1 run cannot go over"]);
+    let many = [&many[..7], &["2.0.0"]].concat();
+    world.run(&many).expect(2).says(&["nothing is done yet: 1 of 1 run can go over", "--yes"]);
+    let dry = world.run(&[&many[..], &["--dry-run", "--json"]].concat()).expect(0);
+    let dry: serde_json::Value = serde_json::from_str(&dry.stdout).unwrap();
+    assert_eq!((&dry["runs"][0]["id"], &dry["runs"][0]["verdict"]), (&other.into(), &"goes".into()));
+    world.run(&[&many[..], &["--yes"]].concat()).expect(0).says(&["1 run: gone over"]);
+    let shown = world.run(&["workflow", "show", &one]).expect(0);
+    for part in ["goes on by version 2.0.0", "/do/1/w waits for time"] {
+        assert!(shown.stdout.contains(part), "`{part}` is missing in:\n{}", shown.stdout);
+    }
+    world.run(&["workflow", "migrate", "--to", "2.0.0"]).expect(2).says(&["it is not said which runs"]);
+    world.run(&["workflow", "migrate", &one, "--to", "9.0.0"]).expect(1).says(&["1 of 1 run did not"]);
 }
 
 /// Whoever wants to stop a stack need not first mend what it does not need for that.

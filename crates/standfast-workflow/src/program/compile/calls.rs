@@ -3,11 +3,15 @@
 use serde_json::Value;
 use standfast_model::workflow as language;
 use standfast_model::workflow::{
-    AgentMethod, AsyncOperation, McpMethod, McpTransport, Message, Resource, Uri,
+    AgentMethod, AsyncOperation, Consume, McpMethod, McpTransport, Message, Resource, Uri,
 };
 
 use super::Building;
-use crate::program::{Address, Agent, Mcp, OpenApi, Publish, Reaches, Step, asyncapi, openapi, resources};
+use crate::program::asyncapi::Direction;
+use crate::program::{
+    Access, Address, Agent, Enough, Events, Listen, Mcp, OpenApi, Publish, Reaches, Read, Step, Subscription,
+    Wire, asyncapi, openapi, resources,
+};
 
 impl Building<'_> {
     /// `None` when it cannot be called, or its document is not at hand yet, and that was noted.
@@ -35,32 +39,52 @@ impl Building<'_> {
 
     /// As [`Building::open_api`].
     pub(super) fn async_api(&mut self, call: &language::AsyncApi, pointer: &str) -> Option<Step> {
-        let Message::Publish { payload, headers } = &call.message else {
-            self.refuse(pointer, "a subscription to an AsyncAPI channel");
-            return None;
-        };
         let document = self.data(&call.document, pointer)?;
         let (operation, channel) = match &call.operation {
             AsyncOperation::Operation(name) => (Some(name.as_str()), None),
             AsyncOperation::Channel(name) => (None, Some(name.as_str())),
         };
         let server = call.server.as_ref().map(|(name, _)| name.as_str());
-        let wanted = asyncapi::Wanted { operation, channel, server, protocol: call.protocol.as_deref() };
-        let publication = match asyncapi::find(&document, &wanted) {
-            Ok(publication) => publication,
+        let direction = match call.message {
+            Message::Publish { .. } => Direction::Send,
+            Message::Subscribe(_) => Direction::Receive,
+        };
+        let protocol = call.protocol.as_deref();
+        let wanted = asyncapi::Wanted { direction, operation, channel, server, protocol };
+        let channel = match asyncapi::find(&document, &wanted) {
+            Ok(channel) => channel,
             Err(why) => {
                 self.refuse(pointer, format!("the AsyncAPI call ({why})"));
                 return None;
             }
         };
         let variables = call.server.as_ref().and_then(|(_, variables)| variables.as_ref());
-        Some(Step::Publish(Box::new(Publish {
-            publication,
-            variables: self.optional(variables),
-            payload: self.optional(payload.as_ref()),
-            headers: self.optional(headers.as_ref()),
-            access: self.access(call.authentication.as_ref(), pointer),
-        })))
+        let variables = self.optional(variables);
+        let access = self.access(call.authentication.as_ref(), pointer);
+        if matches!(channel.wire, Wire::Mqtt { .. }) && !matches!(access, None | Some(Access::Basic { .. })) {
+            self.refuse(pointer, "MQTT with another authentication than `basic`");
+            return None;
+        }
+        Some(match &call.message {
+            Message::Publish { payload, headers } => {
+                let (payload, headers) = (self.optional(payload.as_ref()), self.optional(headers.as_ref()));
+                Step::Publish(Box::new(Publish { channel, variables, payload, headers, access }))
+            }
+            Message::Subscribe(subscription) => {
+                let filter = subscription.filter.as_ref().map(|filter| self.filter(filter));
+                let enough = match &subscription.consume {
+                    Consume::Amount(amount) => Enough::Amount(*amount),
+                    Consume::While(condition) => Enough::While(self.filter(condition)),
+                    Consume::Until(condition) => Enough::Until(self.filter(condition)),
+                };
+                let period = subscription.period.as_ref().map(|period| self.length(period));
+                let each = subscription.for_each.as_ref();
+                let each = each.map(|each| self.for_each(each, pointer, "with/subscription/foreach/do"));
+                let from = Subscription { channel, variables, access, filter, enough, period };
+                let to = Events::Any { patterns: Vec::new(), until: None };
+                Step::Listen(Box::new(Listen { to, read: Read::Raw, each, channel: Some(Box::new(from)) }))
+            }
+        })
     }
 
     /// As [`Building::open_api`].
