@@ -390,6 +390,64 @@ async fn no_more_runs_begin_within_a_window_than_may_also_over_a_crash() {
 }
 
 #[tokio::test]
+async fn a_slot_of_who_leaves_while_it_waits_for_its_turn_is_for_the_next() {
+    let rig = Rig::new().await;
+    let options = "concurrency: { limit: 1 }, rate: { limit: 1, every: PT1H }";
+    let name = rig.define("both", &limited(options, "do:\n  - a: { set: { done: true } }\n")).await;
+    let first = rig.start(&name, Value::Null).await;
+    rig.end(first).await;
+    let (second, third) = (rig.start(&name, Value::Null).await, rig.start(&name, Value::Null).await);
+    let turn = Some("for its turn to begin (1 in 1h of the workflow); 0 before it".to_owned());
+    let slot = Some("for the only slot of the workflow; 0 before it".to_owned());
+    assert_eq!((rig.engine.waits_in_line(second), rig.engine.waits_in_line(third)), (turn.clone(), slot));
+    rig.engine.cancel(second, "no need").await.unwrap();
+    rig.end(second).await;
+    assert_eq!(rig.engine.waits_in_line(third), turn);
+}
+
+#[tokio::test]
+async fn a_run_that_is_held_before_it_is_let_in_keeps_its_place_and_begins_when_it_is_let_go_on() {
+    let config = EngineConfig { sleep_after: Duration::ZERO, ..EngineConfig::default() };
+    let rig = Rig::over(memory(), config).await;
+    let name = rig.define("held", &limited("concurrency: { limit: 1 }", WAITS)).await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(rig.start(&name, Value::Null).await);
+    }
+    stands(&rig, ids[0], Status::Waiting).await;
+    assert_eq!(rig.engine.hold(ids[1]).await.unwrap().status, Status::Suspended);
+    go(&rig, ids[0]).await;
+    rig.end(ids[0]).await;
+    let slot = Some("for the only slot of the workflow; 0 before it".to_owned());
+    assert_eq!(rig.engine.waits_in_line(ids[2]), slot);
+    assert_eq!(status(&rig, ids[1]).await, Status::Suspended);
+    rig.engine.resume(ids[1]).await.unwrap();
+    stands(&rig, ids[1], Status::Waiting).await;
+    for id in &ids[1..] {
+        stands(&rig, *id, Status::Waiting).await;
+        go(&rig, *id).await;
+        assert_eq!(rig.end(*id).await.status, Status::Completed);
+    }
+}
+
+#[tokio::test]
+async fn the_api_says_what_a_run_waits_for_before_it_begins() {
+    let rig = Rig::new().await;
+    let name = rig.define("told", &limited("concurrency: { limit: 1, key: '${ .customer }' }", WAITS)).await;
+    let first = rig.start(&name, json!({"customer": "acme"})).await;
+    stands(&rig, first, Status::Waiting).await;
+    let second = rig.start(&name, json!({"customer": "acme"})).await;
+    for path in [format!("/v1/runs/{second}"), "/v1/runs?status=pending".to_owned()] {
+        let request = http::Request::get(&path).body(bytes::Bytes::new()).unwrap();
+        let answer = standfast_workflow::api::answer(&rig.engine, request).await;
+        let told: Value = serde_json::from_slice(answer.body()).unwrap();
+        let run = told.pointer("/runs/0").unwrap_or(&told);
+        assert_eq!((&run["status"], &run["id"]), (&json!("pending"), &json!(second)), "{told}");
+        assert_eq!(run["waits"], "for the only slot of key `acme`; 0 before it", "{told}");
+    }
+}
+
+#[tokio::test]
 async fn a_key_that_is_none_fails_the_run_by_its_place() {
     let rig = Rig::new().await;
     let document = limited("concurrency: { limit: 1, key: '${ .customer }' }", WAITS);
