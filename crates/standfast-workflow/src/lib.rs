@@ -43,8 +43,9 @@ pub use program::{Incomplete, Program, Resources, Unsupported, WorkflowName, com
 pub use rehearse::{Mismatch, Rehearsed, rehearse};
 pub use render::mermaid;
 pub use run::{
-    Again, BadRunId, Digest, Event, Last, Listening, Migrated, NotUndone, Origin, Phase, Problem, Record,
-    Run, RunId, Scope, ScopeId, Signal, Standard, State, Status, Taken, Undo, Undone, lifecycle, undone_by,
+    Admitted, Again, BadRunId, Digest, Event, Last, Limits, Listening, Migrated, NotUndone, Origin, Phase,
+    Problem, RateLimit, Record, Run, RunId, Scope, ScopeId, Signal, SlotHeld, SlotLimit, Standard, State,
+    Status, Taken, Undo, Undone, lifecycle, undone_by,
 };
 pub use sealed::{BadKeyFile, Keys, SealError, WrongKeyFile, sealed};
 pub use secrets::Secrets;

@@ -110,13 +110,18 @@ enum Next {
 
 impl Rehearsal<'_> {
     fn go(&mut self) {
-        let mut cause = Cause::Start { input: Arc::new(self.case.input.clone()), key: None };
+        let mut cause =
+            Cause::Start { input: Arc::new(self.case.input.clone()), key: None, around: Vec::new() };
         for _ in 0..TURNS_MAX {
             let turn = decide(&self.world, self.run.clone(), &cause, self.now);
             self.run = turn.run;
             self.records.extend(turn.record);
             if self.run.status.is_final() {
                 return;
+            }
+            if self.run.is_queued() {
+                cause = Cause::Admit { within: None }; // It is alone.
+                continue;
             }
             if turn.is_unfinished {
                 cause = Cause::Continue;

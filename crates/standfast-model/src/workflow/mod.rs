@@ -10,6 +10,7 @@ mod cases;
 mod check;
 mod document;
 mod event;
+mod limits;
 mod options;
 mod outside;
 mod period;
@@ -28,6 +29,7 @@ pub use auth::{
 pub use cases::{Expected, Prepared, TestAnswer, TestCase, TestEvent, TestFile, TestSchedule, load_tests};
 pub use document::{Document, Evaluate, Extended, Extension, Mode, Reusable, Schedule};
 pub use event::{Correlation, EventFilter, Events, ForEachEvent, SIGNAL_TYPE, Until};
+pub use limits::{ConcurrencyLimit, StartRate};
 pub use options::{
     Failures, HumanTask, Parallel, STEP_KEY_BYTES_MAX, TaskOptions, WorkflowOptions, bad_step_key,
 };

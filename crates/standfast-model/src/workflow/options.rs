@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value};
 
+use super::limits::{CONCURRENCY, ConcurrencyLimit, FAIRNESS, RATE, StartRate};
 use super::period::{Delay, delay};
 use super::schedule::{SCHEDULE, ScheduleOptions};
 use super::task::{PROTOCOLS, TASKS, Task};
@@ -62,12 +63,20 @@ pub enum Failures {
 }
 
 /// What `metadata.standfast` of a workflow says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct WorkflowOptions {
     /// How much time a run has.
     pub deadline: Option<Delay>,
     /// Whose turn it is first when there is no room for all.
     pub priority: Priority,
+    /// How many of its runs go on at a time.
+    pub concurrency: Option<ConcurrencyLimit>,
+    /// How often its runs begin.
+    pub rate: Option<StartRate>,
+    /// How long a run may wait before it begins.
+    pub queue_timeout: Option<Delay>,
+    /// Between whom its runs take turns.
+    pub fairness: Option<Template>,
     /// What can be asked about its runs, by name.
     pub queries: Vec<(String, Expression)>,
     /// What the language's `schedule` leaves open.
@@ -119,20 +128,25 @@ pub(super) const WORKFLOW: Object<WorkflowOptions> = Object {
         let deadline = f.optional("deadline", "How much time a run has.", delay());
         let priority =
             f.optional("priority", "Whose turn it is first when there is no room for all.", PRIORITY);
+        let concurrency = f.optional("concurrency", "How many of its runs go on at a time.", CONCURRENCY);
+        let rate = f.optional("rate", "How often its runs begin.", RATE);
+        let queue_timeout = f.optional("queueTimeout", "How long a run may wait before it begins.", delay());
+        let fairness = f.optional("fairness", "Between whom its runs take turns.", FAIRNESS);
         let queries = f.optional("queries", "What can be asked about its runs, by name.", QUERIES);
         let queries = queries.unwrap_or_default().into_iter();
         let queries = queries.filter_map(|(name, query)| Some((name.value, query?))).collect();
         let schedule = f.optional("schedule", "What the language's `schedule` leaves open.", SCHEDULE);
-        f.excluded(
-            ["key", "concurrency", "failures", "compensate", "humanTask"],
-            "a workflow",
-            "put it at a task",
-        );
+        f.excluded(["key", "failures", "compensate", "humanTask"], "a workflow", "put it at a task");
+        let (priority, schedule) = (priority.unwrap_or_default(), schedule.unwrap_or_default());
         Some(WorkflowOptions {
             deadline,
-            priority: priority.unwrap_or_default(),
+            priority,
+            concurrency,
+            rate,
+            queue_timeout,
+            fairness,
             queries,
-            schedule: schedule.unwrap_or_default(),
+            schedule,
         })
     },
 };
@@ -197,7 +211,11 @@ impl OfTask {
             "a task",
             "a task has `timeout: {after: PT30S}`; a deadline is for the workflow",
         );
-        f.excluded(["priority", "queries", "schedule"], "a task", "put it at the workflow's own `document`");
+        f.excluded(
+            ["priority", "queries", "rate", "queueTimeout", "fairness", "schedule"],
+            "a task",
+            "put it at the workflow's own `document`",
+        );
         TaskOptions { key, parallel, compensate, human }
     }
 }

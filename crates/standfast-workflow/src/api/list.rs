@@ -8,8 +8,8 @@ use standfast_model::Stamp;
 use super::Asked;
 use super::answer::{Answer, bad, data, refused};
 use super::routes::LIMIT_MAX;
-use super::runs::as_value;
-use crate::engine::{Engine, Filter, STATUS_WORDS, Scheduled, SinkStatus, Stuck};
+use super::runs::{as_value, in_line};
+use crate::engine::{Engine, Filter, STATUS_WORDS, Scheduled, SinkStatus, Stuck, Summary};
 use crate::run::RunId;
 
 /// Runs in one answer, unless asked for another number.
@@ -62,7 +62,12 @@ pub(super) fn schedules(engine: &Engine) -> Response<Bytes> {
 pub(super) async fn runs(asked: &Asked<'_>) -> Answer {
     let (filter, (limit, after)) = (asked.filter()?, asked.page(LIMIT, LIMIT_MAX)?);
     let found = asked.engine.search(&filter, after, limit).await.map_err(|why| refused(&why))?;
-    let runs: Vec<Value> = found.runs.iter().map(as_value).collect();
+    let with_line = |summary: &Summary| {
+        let mut value = as_value(summary);
+        in_line(asked, summary.id, &mut value);
+        value
+    };
+    let runs: Vec<Value> = found.runs.iter().map(with_line).collect();
     Ok(data(StatusCode::OK, &json!({"runs": runs, "next": found.next})))
 }
 

@@ -129,6 +129,8 @@ fn schemas() -> Value {
         ("retriedBy", id()),
         ("waitsFor", list(reference("Wait"))),
         ("waitsForLocks", list(object(&lock, 3))),
+        // What it waits for before it begins, as the end of a sentence.
+        ("waits", text.clone()),
     ];
     let name = [("namespace", text.clone()), ("name", text.clone()), ("version", text.clone())];
     let wait = [

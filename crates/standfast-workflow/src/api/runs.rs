@@ -84,8 +84,16 @@ pub(super) async fn show(asked: &Asked<'_>, id: RunId) -> Answer {
         if !locks.is_empty() {
             value["waitsForLocks"] = locks.into();
         }
+        in_line(asked, id, &mut value);
     }
     Ok(data(StatusCode::OK, &value))
+}
+
+/// What a run waits for before it begins.
+pub(super) fn in_line(asked: &Asked<'_>, id: RunId, value: &mut Value) {
+    if let Some(waits) = asked.engine.waits_in_line(id) {
+        value["waits"] = waits.into();
+    }
 }
 
 pub(super) async fn history(asked: &Asked<'_>, id: RunId) -> Answer {

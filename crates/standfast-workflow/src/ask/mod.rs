@@ -47,7 +47,7 @@ pub struct Asked {
     pub deadline: Stamp,
     /// Whose turn it is first when there is no room for all.
     pub priority: Priority,
-    /// Whose share of the room it takes: one text for each workflow.
+    /// Whose share of the room it takes: one text for each workflow, or for each of its keys of fairness.
     pub share: Arc<str>,
     /// When the run was started that asks.
     pub since: Stamp,
@@ -334,7 +334,11 @@ pub(crate) fn request(world: &World<'_>, run: &Run, id: ScopeId, now: Stamp) -> 
         key,
         deadline,
         priority: program.priority,
-        share: Arc::clone(&program.share),
+        share: run
+            .limits
+            .as_ref()
+            .and_then(|limits| limits.turns_with())
+            .unwrap_or_else(|| Arc::clone(&program.share)),
         since: run.started_at,
         request,
     })

@@ -11,6 +11,7 @@ mod function;
 mod interest;
 mod join;
 mod length;
+mod limits;
 mod listen;
 mod migrate;
 mod raise;
@@ -29,6 +30,7 @@ use standfast_model::Stamp;
 use standfast_model::workflow::bad_step_key;
 
 pub(crate) use interest::{Interest, at, interests, sign};
+pub(crate) use limits::{for_rate, for_slot};
 pub(crate) use listen::{event_key, gather, is_full, nothing_yet};
 pub use migrate::Remark;
 pub(crate) use migrate::{Verdict, judge};
@@ -41,7 +43,7 @@ pub use standfast_model::workflow::SIGNAL_TYPE;
 pub use undo::UNDO_BYTES_MAX;
 
 use crate::program::{Form, Next, Outlet, Program, Step, Task, TaskId};
-use crate::run::{Event, Problem, Record, Run, Scope, ScopeId, Standard, State, Status};
+use crate::run::{Event, Problem, Record, Run, RunId, Scope, ScopeId, SlotHeld, Standard, State, Status};
 
 /// Most events of one record; what more is to be done follows in the next.
 const RECORD_EVENTS_MAX: usize = 256;
@@ -63,6 +65,13 @@ pub enum Cause {
         input: Arc<Value>,
         /// The key of who starts it, if it gave one.
         key: Option<Arc<str>>,
+        /// Slots of runs that wait for it.
+        around: Vec<SlotHeld>,
+    },
+    /// It is let in.
+    Admit {
+        /// In the slot of this run, if not in its own.
+        within: Option<RunId>,
     },
     /// It goes on from where another run stood.
     Again {
@@ -166,15 +175,24 @@ impl Deciding<'_> {
         // Whatever it is that broke the process, it is not done again before somebody says so.
         let goes_by_itself = matches!(
             cause,
-            Cause::Continue | Cause::Time | Cause::Answer { .. } | Cause::Event { .. } | Cause::Kept { .. }
+            Cause::Admit { .. }
+                | Cause::Continue
+                | Cause::Time
+                | Cause::Answer { .. }
+                | Cause::Event { .. }
+                | Cause::Kept { .. }
         );
         if self.run.parked.is_some() && goes_by_itself {
             return;
         }
         match cause {
-            Cause::Start { input, key } => self.start(input, key.as_ref()),
+            Cause::Start { input, key, around } => self.start(input, key.as_ref(), around),
+            Cause::Admit { within } => self.admit(*within),
             Cause::Again { run } => {
                 self.note(Event::Continued { run: Arc::clone(run) });
+                if self.run.is_queued() {
+                    return;
+                }
                 self.ready = self.run.scopes.keys().rev().copied().collect();
                 self.time_passes();
             }
@@ -214,7 +232,7 @@ impl Deciding<'_> {
     /// Does what can be done at once. True when there is more of it than one record holds.
     fn settle(&mut self) -> bool {
         while let Some(scope) = self.ready.pop() {
-            if self.run.stands_still() || self.run.status.is_final() {
+            if self.run.is_queued() || self.run.stands_still() || self.run.status.is_final() {
                 return false;
             }
             if self.events.len() >= RECORD_EVENTS_MAX || self.bytes >= RECORD_BYTES_MAX {
@@ -248,7 +266,7 @@ impl Deciding<'_> {
         self.ready.push(scope);
     }
 
-    fn start(&mut self, input: &Arc<Value>, key: Option<&Arc<str>>) {
+    fn start(&mut self, input: &Arc<Value>, key: Option<&Arc<str>>, around: &[SlotHeld]) {
         let program = self.world.program;
         let mut sight = Sight::of_workflow(input);
         let taken = self.take_in(&program.input, input, &sight);
@@ -257,11 +275,15 @@ impl Deciding<'_> {
             let deadline = self.deadline(program.deadline, &sight)?;
             Ok([timeout, deadline].into_iter().flatten().min())
         });
-        let (given, problem) = match (taken, deadline) {
-            (Ok(given), Ok(deadline)) => (Some((given, deadline)), None),
-            (Err(problem), _) | (_, Err(problem)) => (None, Some(problem)),
+        let limits = match &taken {
+            Ok(_) => self.limits(around, &sight),
+            Err(_) => Ok(None),
         };
-        let (given, deadline) = given.unwrap_or((Arc::clone(input), None));
+        let (given, problem) = match (taken, deadline, limits) {
+            (Ok(given), Ok(deadline), Ok(limits)) => (Some((given, deadline, limits)), None),
+            (Err(problem), ..) | (_, Err(problem), _) | (.., Err(problem)) => (None, Some(problem)),
+        };
+        let (given, deadline, limits) = given.unwrap_or((Arc::clone(input), None, None));
         let given = (given != *input).then_some(given);
         let definition = program.digest.clone();
         self.note(Event::Started {
@@ -270,6 +292,7 @@ impl Deciding<'_> {
             given,
             key: key.cloned(),
             deadline,
+            limits,
         });
         match problem {
             Some(problem) => self.end_by(problem.at("/input")),
@@ -278,6 +301,9 @@ impl Deciding<'_> {
     }
 
     fn time_passes(&mut self) {
+        if self.queue_timed_out() {
+            return;
+        }
         let due = |scope: &Scope, now| scope.deadline.is_some_and(|deadline| deadline <= now);
         let scopes: Vec<ScopeId> = self.run.scopes.keys().copied().collect();
         for id in scopes {
@@ -549,7 +575,8 @@ fn bytes_of(event: &Event) -> usize {
         Event::Signalled { signal } => size_of(&signal.event),
         Event::Ended { output, .. } => all(&[output]),
         // It is what the run holds, and has a limit of its own.
-        Event::Continued { .. }
+        Event::Admitted { .. }
+        | Event::Continued { .. }
         | Event::Skipped { .. }
         | Event::Failed { .. }
         | Event::Iterated { .. }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use standfast_model::{Priority, Stamp};
+use standfast_model::Stamp;
 use standfast_runtime::OnStop;
 use tokio::sync::{mpsc, oneshot};
 
 use super::drive::{Driving, Input};
 use super::journal::Sleeper;
-use super::runs::{self, Awake};
+use super::runs::{self, Awake, Crowd};
 use super::{Engine, Refused, Summary};
 use crate::decide::Cause;
 use crate::program::{Program, WorkflowName};
@@ -139,7 +139,7 @@ impl Engine {
         &self,
         id: RunId,
         due: Option<Stamp>,
-        crowded: Option<Priority>,
+        crowd: Option<Crowd>,
         inbox: &mut mpsc::Receiver<Input>,
     ) -> bool {
         let mut runs = self.runs();
@@ -147,10 +147,43 @@ impl Engine {
         if !inbox.is_empty() {
             return false;
         }
-        runs.falls_asleep(id, due, crowded);
+        runs.falls_asleep(id, due, crowd);
         drop(runs);
         self.0.changed.notify_one();
         true
+    }
+
+    /// Whether a run is let in now, and in whose slot if not in its own; else it waits for that.
+    pub(super) fn is_let_in(&self, run: &Run) -> Option<Option<RunId>> {
+        let is_let_in = self.runs().is_let_in(run, self.0.clock.now());
+        self.0.changed.notify_one();
+        is_let_in
+    }
+
+    /// It was written that a run was let in.
+    pub(super) fn admitted(&self, run: RunId, at: Stamp) {
+        let (mut runs, now) = (self.runs(), self.0.clock.now());
+        runs.gate.admitted(run, at, now);
+        runs.let_in(now);
+        drop(runs);
+        self.0.changed.notify_one();
+    }
+
+    /// A run that is not let in sleeps.
+    pub(super) fn queues(&self, run: &Run, inbox: &mpsc::Receiver<Input>) -> bool {
+        let mut runs = self.runs();
+        if !inbox.is_empty() {
+            return false;
+        }
+        runs.queues(run, self.0.clock.now());
+        drop(runs);
+        self.0.changed.notify_one();
+        true
+    }
+
+    /// What a run waits for before it begins, as the end of a sentence; `None` when it does not.
+    pub fn waits_in_line(&self, id: RunId) -> Option<String> {
+        self.runs().waits_in_line(id)
     }
 
     /// A run sleeps and waits for nothing, unless somebody woke it this very moment.
@@ -177,7 +210,7 @@ impl Engine {
 
     pub(super) fn ended(&self, run: &Run, workflow: &WorkflowName) {
         self.events().forget(run.id);
-        self.runs().ended(run.id, &Summary::of(run, workflow));
+        self.runs().ended(run.id, &Summary::of(run, workflow), self.0.clock.now());
         self.0.changed.notify_one();
     }
 
@@ -191,7 +224,11 @@ impl Engine {
         }
         self.events().forget(id);
         match why {
-            Refused::StartedBefore | Refused::NoRun(_) | Refused::Full => self.runs().forget(id),
+            Refused::StartedBefore | Refused::NoRun(_) | Refused::Full => {
+                let mut runs = self.runs();
+                runs.leaves_gate(id, self.0.clock.now());
+                runs.forget(id);
+            }
             Refused::Stopped(_) => self.runs().gives_up(id),
             why => {
                 let (mut runs, now) = (self.runs(), self.0.clock.now());

@@ -13,6 +13,8 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::human;
 use super::journal::{Beside, JournalError, Sleeper};
+use super::limited::Begun;
+use super::runs::Crowd;
 use super::values::Effect;
 use super::{Engine, Refused};
 use crate::ask::{self, Answer, BuiltInRequest, Request};
@@ -165,9 +167,19 @@ impl Driving {
                 drop(self);
                 return engine.let_go(run).await;
             }
-            if std::mem::take(&mut self.is_crowded) {
-                let (due, priority) = (Some(self.run.changed_at), Some(self.program.priority));
-                if self.engine.falls_asleep(self.run.id, due, priority, &mut self.inbox) {
+            let is_crowded = std::mem::take(&mut self.is_crowded);
+            if self.run.is_queued() && !self.run.stands_still() {
+                match self.let_in(is_crowded).await {
+                    Ok(Some(next)) => input = next,
+                    Ok(None) => return,
+                    Err(why) => return self.engine.gave_up(self.run.id, &why.into()),
+                }
+                continue;
+            }
+            if is_crowded {
+                let crowd = Crowd::of(self.program.priority, self.run.limits.as_deref());
+                let due = Some(self.run.changed_at);
+                if self.engine.falls_asleep(self.run.id, due, Some(crowd), &mut self.inbox) {
                     return;
                 }
             }
@@ -193,6 +205,25 @@ impl Driving {
                 Err(why) => return self.engine.gave_up(self.run.id, &why.into()),
             }
         }
+    }
+
+    /// What happens next to a run that has not been let in; `None` when it sleeps until it is.
+    async fn let_in(&mut self, is_crowded: bool) -> Result<Option<Input>, JournalError> {
+        if let Some(within) = self.engine.is_let_in(&self.run)
+            && !is_crowded
+        {
+            return Ok(Some(Input { cause: Cause::Admit { within }, told: None }));
+        }
+        if self.kept != Some(self.run.records) {
+            match self.engine.journal().put_to_sleep(&self.snapshot(&self.run)).await {
+                Ok(()) => self.keep(self.run.records),
+                Err(why) => return is_too_large(why).map(Some),
+            }
+        }
+        if self.engine.queues(&self.run, &self.inbox) {
+            return Ok(None);
+        }
+        Ok(self.inbox.recv().await)
     }
 
     /// One step of the fold: decided, written, then true.
@@ -265,8 +296,11 @@ impl Driving {
         };
         let effect = self.effect.take().filter(|effect| effect.is_of(&record));
         let change = effect.as_ref().and_then(|effect| effect.change.clone());
+        let is_admitted = record.events.iter().any(|event| matches!(event, Event::Admitted { .. }));
+        let begun = if is_admitted { Begun::of(run, record.at) } else { None };
+        let admitted_at = is_admitted.then_some(record.at);
         let (rows, many) = self.engine.outbox().rows(record.at, &told);
-        let beside = Beside { sleeper, has_slept: self.kept.is_some(), change, tasks, told: rows };
+        let beside = Beside { sleeper, has_slept: self.kept.is_some(), change, tasks, told: rows, begun };
         let written = journal.append(run, self.program.name(), record, self.last, beside).await;
         self.engine.outbox().was_written(many, written.is_ok());
         let (at, is_kept) = written?;
@@ -275,6 +309,9 @@ impl Driving {
         }
         self.last = Some(at);
         self.engine.wrote(run.id, at);
+        if let Some(at) = admitted_at {
+            self.engine.admitted(run.id, at);
+        }
         self.engine.tell_lifecycle(told);
         if is_kept {
             self.keep(run.records);
@@ -285,7 +322,8 @@ impl Driving {
     /// A run as it is, to go on from at once when it is read back.
     fn snapshot(&self, run: &Run) -> Sleeper {
         let crowded = self.is_crowded.then_some(self.program.priority);
-        Sleeper::of(run, self.program.name(), self.last, listens(run), Some(run.changed_at)).crowded(crowded)
+        let due = if run.is_queued() { run.due() } else { Some(run.changed_at) };
+        Sleeper::of(run, self.program.name(), self.last, listens(run), due).crowded(crowded)
     }
 
     fn keep(&mut self, records: u64) {

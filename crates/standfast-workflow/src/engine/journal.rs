@@ -16,9 +16,10 @@ use standfast_store::{
 };
 
 use super::human::{OpenTask, TaskRef};
+use super::limited::{Begun, Limited};
 use super::outbox::{Row, Sink};
 use crate::program::WorkflowName;
-use crate::run::{Again, Digest, Origin, Problem, Record, Run, RunId, Status, given};
+use crate::run::{Again, Digest, Limits, Origin, Problem, Record, Run, RunId, Status, given};
 
 /// By sequence: records.
 const JOURNAL: Space = Space::Table("workflow-journal");
@@ -200,6 +201,10 @@ struct Ended {
 pub(super) struct Found {
     /// Runs that sleep.
     pub(super) sleeping: Vec<Sleeping>,
+    /// Those of them that wait to be let in, or have a slot.
+    pub(super) limited: BTreeMap<RunId, Limited>,
+    /// Runs that began lately, by what limits how often.
+    pub(super) begun: Vec<Begun>,
     /// Those of them that are parked.
     pub(super) parked: Vec<RunId>,
     /// Runs to which something happened since they were put to sleep, or that never were.
@@ -245,6 +250,8 @@ pub(super) struct Beside {
     pub(super) change: Option<Change>,
     /// What it tells others, as it is kept until somebody has taken it.
     pub(super) told: Vec<Vec<u8>>,
+    /// It begins now, and that counts for a while.
+    pub(super) begun: Option<Begun>,
 }
 
 /// What is put where; nothing: it is removed.
@@ -350,6 +357,9 @@ impl Journal {
         let told: usize = beside.told.iter().map(Vec::len).sum();
         for (number, row) in (0_u32..).zip(beside.told) {
             batch = batch.put_until(&OUTBOX, part_key(&at.to_be_bytes(), number), row, kept_until);
+        }
+        if let Some(begun) = beside.begun {
+            batch = begun.put(batch, run.id);
         }
         let mut is_kept = false;
         if let Some(mut sleeper) = beside.sleeper {
@@ -580,8 +590,15 @@ impl Journal {
             let page = self.scan(&scan).await?;
             for entry in &page.entries {
                 let Ok(id) = <[u8; 16]>::try_from(&entry.key[..]) else { continue };
-                let head = Head::read(&entry.value)?;
-                sleepers.insert(RunId::from_bytes(id), head);
+                let (id, head) = (RunId::from_bytes(id), Head::read(&entry.value)?);
+                if head.is_limited {
+                    let sleeper = match entry.value.len() {
+                        PART_BYTES_MAX => self.sleeper(id).await?,
+                        _ => Some(read::<Sleeper>(&entry.value)?),
+                    };
+                    found.limited.extend(sleeper.and_then(|sleeper| Limited::of(&sleeper.run)));
+                }
+                sleepers.insert(id, head);
             }
             let Some(next) = page.next else { break };
             scan = scan.after(next);
@@ -615,6 +632,7 @@ impl Journal {
                 found.parked.extend(head.is_parked.then_some(id));
             }
         }
+        found.begun = self.begun().await?;
         found.awake = awake.into_values().filter(|left| !left.run.status.is_final()).collect();
         Ok(found)
     }
@@ -768,6 +786,7 @@ struct Head {
     listens: bool,
     is_parked: bool,
     crowded: Option<Priority>,
+    is_limited: bool,
     records: u64,
 }
 
@@ -781,6 +800,8 @@ const PARKED: u8 = 2;
 const CROWDED: u8 = 4;
 const CROWDED_HIGH: u8 = 8;
 const CROWDED_LOW: u8 = 16;
+/// It waits to be let in, has a slot, or takes turns with others: how, it says itself.
+const LIMITED: u8 = 32;
 
 impl Head {
     fn read(bytes: &[u8]) -> Result<Self, JournalError> {
@@ -798,7 +819,8 @@ impl Head {
             CROWDED_LOW => Some(Priority::Low),
             _ => None,
         };
-        Ok(Self { due, listens, is_parked, crowded, records: number(10) })
+        let is_limited = head[1] & LIMITED != 0;
+        Ok(Self { due, listens, is_parked, crowded, is_limited, records: number(10) })
     }
 }
 
@@ -812,7 +834,12 @@ fn put_sleeper(batch: Batch, sleeper: &Sleeper) -> Result<Batch, JournalError> {
         Some(Priority::Normal) => CROWDED,
         Some(Priority::High) => CROWDED_HIGH,
     };
-    bytes.push(if sleeper.listens { LISTENS } else { 0 } | if is_parked { PARKED } else { 0 } | crowded);
+    let limits = sleeper.run.limits.as_deref();
+    let counts =
+        |limits: &Limits| limits.slot.is_some() || sleeper.run.is_queued() || sleeper.crowded.is_some();
+    let limited = if limits.is_some_and(counts) { LIMITED } else { 0 };
+    let flags = if sleeper.listens { LISTENS } else { 0 } | if is_parked { PARKED } else { 0 };
+    bytes.push(flags | crowded | limited);
     bytes.extend_from_slice(&sleeper.due.map_or(u64::MAX, Stamp::as_micros).to_be_bytes());
     bytes.extend_from_slice(&sleeper.run.records.to_be_bytes());
     serde_json::to_writer(&mut bytes, sleeper).map_err(|why| JournalError::Unreadable(why.to_string()))?;
@@ -886,6 +913,6 @@ fn part_key(key: &[u8], part: u32) -> Vec<u8> {
     [key, &part.to_be_bytes()].concat()
 }
 
-fn sequence_of(key: &[u8]) -> u64 {
+pub(super) fn sequence_of(key: &[u8]) -> u64 {
     key.first_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }

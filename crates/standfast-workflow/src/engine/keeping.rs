@@ -1,5 +1,6 @@
 //! What goes on in the background: recovery, timers, the mark of a recovery, events of runs on their way.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,8 +8,11 @@ use serde_json::Value;
 use standfast_runtime::{Backoff, OnStop, Rng, with_causes};
 
 use super::drive::Input;
+use super::limited::Limited;
+use super::runs::Crowd;
 use super::{Engine, JournalError, Refused, journal};
 use crate::decide::Cause;
+use crate::run::RunId;
 
 /// How often it is noted how far back a recovery must read.
 const MARK_PERIOD: Duration = Duration::from_secs(1);
@@ -25,12 +29,35 @@ impl Engine {
         let mut takeover = self.take_over(is_any).await?;
         takeover.suspects(due.map(|asleep| asleep.id));
         let mut listening = Vec::new();
+        let left_awake: BTreeSet<RunId> = found.awake.iter().map(|left| left.run.id).collect();
         for journal::Sleeping { id, due, listens, crowded } in found.sleeping {
             if listens {
                 self.events().may_want_any(id);
                 listening.push(id);
             }
-            self.runs().falls_asleep(id, due, crowded);
+            let limited = found.limited.get(&id);
+            let mut runs = self.runs();
+            match limited {
+                // It sleeps until it is let in once more: that it was is not written.
+                Some(limited) if limited.is_queued => runs.falls_asleep(id, limited.due, None),
+                limited => {
+                    let limits = limited.map(|limited| &limited.limits);
+                    runs.falls_asleep(id, due, crowded.map(|priority| Crowd::of(priority, limits)));
+                }
+            }
+        }
+        {
+            let mut runs = self.runs();
+            for begun in found.begun {
+                runs.gate.began(begun.key, begun.at, begun.every);
+            }
+            let awake = found.awake.iter().filter_map(|left| Limited::of(&left.run));
+            let awake: BTreeMap<RunId, Limited> = awake.collect();
+            // Of a run that is in both, the journal knows what happened last.
+            let asleep = found.limited.iter().filter(|(id, _)| !left_awake.contains(id));
+            for (id, limited) in asleep.chain(&awake) {
+                runs.gate.joins(*id, &limited.limits, limited.started_at, now);
+            }
         }
         for id in found.parked {
             if let Some(run) = self.0.journal.sleeper(id).await?.map(|sleeper| sleeper.run)
@@ -62,6 +89,12 @@ impl Engine {
             }
         }
         self.begin_trial(takeover).await?;
+        {
+            // First all that had a slot, then who gets those that are free.
+            let mut runs = self.runs();
+            runs.gate.opens(now);
+            runs.let_in(now);
+        }
         for driving in taken_up {
             self.spawn(driving, Input { cause: Cause::Time, told: None });
         }
@@ -75,7 +108,12 @@ impl Engine {
     pub(super) async fn wake_the_due(self) {
         loop {
             let now = self.0.clock.now();
-            let (due, next) = self.runs().due(now, self.0.config.awake_max);
+            let (due, next) = {
+                let mut runs = self.runs();
+                runs.gate.time_passes(now);
+                runs.let_in(now);
+                runs.due(now, self.0.config.awake_max)
+            };
             for id in due {
                 // Whoever woke it meanwhile knows what time it is, and who cannot read it back says so.
                 let _woken_by_another = self.wake(id, Input { cause: Cause::Time, told: None });

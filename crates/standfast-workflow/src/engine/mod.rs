@@ -13,11 +13,14 @@ mod awake;
 mod definitions;
 mod drive;
 mod events;
+mod fair;
+mod gate;
 mod human;
 mod invoke;
 mod journal;
 mod keeping;
 mod lifecycle;
+mod limited;
 mod locks;
 mod migrate;
 mod operate;
@@ -75,11 +78,18 @@ use crate::ask::{Answer, Asked};
 use crate::decide::{Cause, STEPS_MAX};
 use crate::expression::Evaluator;
 use crate::program::{Program, WorkflowName};
-use crate::run::{Problem, Run, RunId};
+use crate::run::{Problem, Run, RunId, SlotHeld};
 use crate::secrets::Secrets;
 
 /// Longest key of a start, in bytes.
 const START_KEY_BYTES_MAX: usize = 256;
+
+/// A run of which a task begins another.
+struct Holder {
+    run: RunId,
+    /// What it keeps while it waits for the other.
+    slots: Vec<SlotHeld>,
+}
 
 /// How an engine runs.
 #[derive(Debug, Clone)]
@@ -293,7 +303,7 @@ impl Engine {
         program: Arc<Program>,
         input: Arc<Value>,
         key: Option<&str>,
-        holder: Option<RunId>,
+        holder: Option<Holder>,
     ) -> Result<RunId, Refused> {
         self.check_driven()?;
         check_limits("the input", &input)?;
@@ -313,14 +323,18 @@ impl Engine {
         }
         let id = self.new_id();
         let (told, answer) = oneshot::channel();
-        let is_crowded = self.room() == 0 || crowded > 0 && priority != Priority::High;
+        let room = self.room();
+        let is_crowded = room == 0 || room <= crowded && priority != Priority::High;
         // A task of its own drives it, so that a caller who goes away leaves nothing half begun. One for which there is no room is
         // written, put to sleep, and waits behind those that are due before it.
         let driving = self.take_up(Run::new(id), program, u64::MAX).crowded(is_crowded);
+        let mut around = Vec::new();
         if let Some(holder) = holder {
-            self.runs().nests(id, holder);
+            self.runs().nests(id, holder.run);
+            around = holder.slots;
         }
-        self.spawn(driving, Input { cause: Cause::Start { input, key: key.clone() }, told: Some(told) });
+        let cause = Cause::Start { input, key: key.clone(), around };
+        self.spawn(driving, Input { cause, told: Some(told) });
         match (answer.await.unwrap_or_else(|_| Err(self.why_stopped())), &key) {
             (Ok(_), _) => Ok(id),
             // Somebody else started it by the same key in the same moment.

@@ -9,7 +9,9 @@ use super::drive::Input;
 use super::refused::check_limits;
 use super::{Engine, Refused, Summary};
 use crate::decide::Cause;
-use crate::run::{Again, Record, Run, RunId, Status, before_fault, before_task, tasks, undone_since};
+use crate::run::{
+    Again, Record, Run, RunId, SlotHeld, Status, before_fault, before_task, tasks, undone_since,
+};
 
 /// Tasks that are named to who asks for one that was never begun.
 const NAMED_MAX: usize = 20;
@@ -21,6 +23,10 @@ impl Engine {
     /// # Errors
     /// See [`Refused`]; [`Refused::Unfit`] when it is not faulted, or what happened to it is not kept any more.
     pub async fn retry(&self, id: RunId) -> Result<RunId, Refused> {
+        self.retry_within(id, &[]).await
+    }
+
+    async fn retry_within(&self, id: RunId, slots: &[SlotHeld]) -> Result<RunId, Refused> {
         self.check_driven()?;
         if let Some(again) = self.journal().retried_by(id).await? {
             return Ok(again);
@@ -44,6 +50,9 @@ impl Engine {
         }
         let failed = summary.problem.and_then(|problem| problem.instance).unwrap_or_default();
         let mut run = run.again(id, Again::Retry, &failed, self.clock().now());
+        if let Some(limits) = &mut run.limits {
+            limits.around = slots.to_vec();
+        }
         // Its key names this run from now on, unless it was forgotten meanwhile and names yet another.
         if let Some(key) = &run.key
             && self.journal().started_by(key).await?.is_some_and(|named| named != id)
@@ -139,14 +148,19 @@ impl Engine {
 
     /// What a retried run had failed by in another run is retried too, so that it is not done from its beginning again; returns the
     /// run to wait for.
-    pub(super) async fn retried_within(&self, holder: &Run, id: RunId) -> Result<RunId, Refused> {
+    pub(super) async fn retried_within(
+        &self,
+        holder: &Run,
+        id: RunId,
+        slots: &[SlotHeld],
+    ) -> Result<RunId, Refused> {
         let mut id = id;
         while holder.origin.as_ref().is_some_and(|origin| origin.by == Again::Retry)
             && let Some((summary, _)) = self.journal().ended(id).await?
             && summary.status == Status::Faulted
             && summary.changed_at <= holder.started_at
         {
-            id = self.retry(id).await?;
+            id = self.retry_within(id, slots).await?;
         }
         Ok(id)
     }

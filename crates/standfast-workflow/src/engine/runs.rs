@@ -1,6 +1,5 @@
 //! Which runs there are: those in memory, those that sleep, when these are due, and who waits for an end.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,8 +9,11 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::drive::Input;
+use super::fair::{Fair, Turn};
+use super::gate::Gate;
 use super::journal::Summary;
-use crate::run::RunId;
+use crate::decide::Cause;
+use crate::run::{Limits, Run, RunId};
 
 /// Most runs that are woken at once; more follow as these have done what was due.
 const WAKE_MAX: usize = 256;
@@ -40,6 +42,20 @@ struct Asleep {
     crowded: Option<Priority>,
 }
 
+/// Whose turn it is among those for which there is no room.
+#[derive(Debug, Clone)]
+pub(super) struct Crowd {
+    pub(super) priority: Priority,
+    /// With whom it shares its turns.
+    pub(super) share: Option<Arc<str>>,
+}
+
+impl Crowd {
+    pub(super) fn of(priority: Priority, limits: Option<&Limits>) -> Self {
+        Self { priority, share: limits.and_then(Limits::turns_with) }
+    }
+}
+
 /// All runs that have not ended.
 #[derive(Debug, Default)]
 pub(super) struct Runs {
@@ -48,7 +64,11 @@ pub(super) struct Runs {
     asleep: HashMap<RunId, Asleep>,
     due: BTreeSet<(Stamp, RunId)>,
     /// Those for which there was no room when they were started, the highest priority first.
-    crowded: BTreeSet<(Reverse<Priority>, Stamp, RunId)>,
+    crowded: Fair,
+    /// With whom they take turns, of those that say so.
+    shares: HashMap<RunId, Arc<str>>,
+    /// Runs that are let in before they begin, or were.
+    pub(super) gate: Gate,
     /// How many places in memory have become free.
     freed: u64,
     /// Those that are not driven on: since when, and why.
@@ -106,14 +126,15 @@ pub(super) enum Sent {
 
 impl Runs {
     pub(super) fn wakes(&mut self, id: RunId, awake: Awake) {
-        self.stops_sleeping(id);
+        self.stops_sleeping(id, true);
         self.awake.insert(id, awake);
     }
 
     /// Takes it from those that sleep, for who will read it back: what is sent to it waits for that. When it does not sleep, the
     /// message goes where it belongs.
     pub(super) fn claim(&mut self, id: RunId, awake: Awake, input: Input) -> Claim {
-        if self.stops_sleeping(id) {
+        let is_its_turn = matches!(input.cause, Cause::Time);
+        if self.stops_sleeping(id, is_its_turn) {
             self.awake.insert(id, awake);
             return Claim::Taken(input);
         }
@@ -121,29 +142,78 @@ impl Runs {
     }
 
     /// True when it slept until now.
-    fn stops_sleeping(&mut self, id: RunId) -> bool {
+    fn stops_sleeping(&mut self, id: RunId, is_its_turn: bool) -> bool {
         let Some(Asleep { due, crowded }) = self.asleep.remove(&id) else { return false };
         self.endless.remove(&id);
         self.parked.remove(&id);
         match (due, crowded) {
-            (Some(due), Some(priority)) => drop(self.crowded.remove(&(Reverse(priority), due, id))),
+            (Some(since), Some(priority)) => {
+                let turn = Turn { priority, share: self.shares.remove(&id), since, id };
+                self.crowded.remove(&turn, is_its_turn);
+            }
             (Some(due), None) => drop(self.due.remove(&(due, id))),
             (None, _) => {}
         }
         true
     }
 
-    /// From now on it sleeps; with a priority, since there is no room for it.
-    pub(super) fn falls_asleep(&mut self, id: RunId, due: Option<Stamp>, crowded: Option<Priority>) {
-        self.frees(id, crowded.is_none());
+    /// From now on it sleeps; as one of a crowd, since there is no room for it.
+    pub(super) fn falls_asleep(&mut self, id: RunId, due: Option<Stamp>, crowd: Option<Crowd>) {
+        self.frees(id, crowd.is_none());
         self.got_on(id);
         self.last.remove(&id);
+        self.sleeps(id, due, crowd);
+    }
+
+    fn sleeps(&mut self, id: RunId, due: Option<Stamp>, crowd: Option<Crowd>) {
+        let crowded = crowd.as_ref().map(|crowd| crowd.priority);
         self.asleep.insert(id, Asleep { due, crowded });
-        match (due, crowded) {
-            (Some(due), Some(priority)) => drop(self.crowded.insert((Reverse(priority), due, id))),
+        match (due, crowd) {
+            (Some(since), Some(Crowd { priority, share })) => {
+                self.shares.extend(share.clone().map(|share| (id, share)));
+                self.crowded.insert(Turn { priority, share, since, id });
+            }
             (Some(due), None) => drop(self.due.insert((due, id))),
             (None, _) => {}
         }
+    }
+
+    /// Whether a run is let in, and in whose slot if not in its own; else it waits for that.
+    pub(super) fn is_let_in(&mut self, run: &Run, now: Stamp) -> Option<Option<RunId>> {
+        let limits = run.limits.as_deref()?;
+        self.gate.joins(run.id, limits, run.started_at, now);
+        self.let_in(now);
+        self.gate.is_let_in(run.id)
+    }
+
+    /// One that waits to be let in sleeps, unless it was let in this very moment: then it waits for room.
+    pub(super) fn queues(&mut self, run: &Run, now: Stamp) {
+        match (self.gate.is_let_in(run.id), run.limits.as_deref()) {
+            (Some(_), Some(limits)) => {
+                self.falls_asleep(run.id, Some(now), Some(Crowd::of(limits.priority, Some(limits))));
+            }
+            _ => self.falls_asleep(run.id, run.due(), None),
+        }
+    }
+
+    /// Those that were let in begin as soon as there is room.
+    pub(super) fn let_in(&mut self, now: Stamp) {
+        for turn in self.gate.take_let_in(now) {
+            let Turn { priority, share, since, id } = turn;
+            if self.stops_sleeping(id, false) {
+                self.sleeps(id, Some(since), Some(Crowd { priority, share }));
+            }
+        }
+    }
+
+    /// What a run waits for before it begins, as the end of a sentence.
+    pub(super) fn waits_in_line(&self, id: RunId) -> Option<String> {
+        self.gate.waits(id).or_else(|| {
+            let asleep = self.asleep.get(&id)?;
+            let share = self.shares.get(&id).cloned();
+            let turn = Turn { priority: asleep.crowded?, share, since: asleep.due?, id };
+            Some(format!("for room; {} before it", self.crowded.before(&turn)?))
+        })
     }
 
     fn frees(&mut self, id: RunId, is_done: bool) {
@@ -226,7 +296,7 @@ impl Runs {
     /// Those that were due before a time, or were started before it and found no room.
     pub(super) fn overdue(&self, before: Stamp, max: usize) -> Vec<(RunId, Stamp)> {
         let due = self.due.iter().take_while(|(at, _)| *at < before).map(|(at, id)| (*id, *at));
-        let crowded = self.crowded.iter().filter(|(_, at, _)| *at < before).map(|(_, at, id)| (*id, *at));
+        let crowded = self.crowded.all().filter(|(at, _)| *at < before).map(|(at, id)| (id, at));
         due.chain(crowded).take(max).collect()
     }
 
@@ -299,7 +369,7 @@ impl Runs {
     }
 
     pub(super) fn forget(&mut self, id: RunId) {
-        self.stops_sleeping(id);
+        self.stops_sleeping(id, false);
         self.frees(id, true);
         self.held_back.remove(&id);
         self.got_on(id);
@@ -315,12 +385,19 @@ impl Runs {
         }
     }
 
-    pub(super) fn ended(&mut self, id: RunId, summary: &Summary) {
+    pub(super) fn ended(&mut self, id: RunId, summary: &Summary, now: Stamp) {
+        self.leaves_gate(id, now);
         let waiting = self.waiting.remove(&id).unwrap_or_default();
         self.forget(id);
         for waits in waiting {
             let _gone_away = waits.send(summary.clone());
         }
+    }
+
+    /// It has ended, or never was: its slot is for others.
+    pub(super) fn leaves_gate(&mut self, id: RunId, now: Stamp) {
+        self.gate.leaves(id, now);
+        self.let_in(now);
     }
 
     /// Tells when it ends; `None` when it has ended, or never was.
@@ -361,13 +438,14 @@ impl Runs {
         let room = self.room(awake_max);
         let due = self.due.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id);
         // What has begun is brought to its end before more is begun, unless that is more urgent.
-        let is_urgent = |crowded: &&(Reverse<Priority>, Stamp, RunId)| crowded.0 == Reverse(Priority::High);
-        let urgent = self.crowded.iter().take_while(is_urgent).map(|(_, _, id)| *id);
-        let others = self.crowded.iter().skip_while(is_urgent).map(|(_, _, id)| *id);
-        let all = urgent.chain(due).chain(others).filter(|id| !self.held_back.contains(id));
-        let taken: Vec<RunId> = all.take(room.min(WAKE_MAX)).collect();
-        let next = if taken.len() < room.min(WAKE_MAX) {
-            self.due.iter().map(|(at, _)| *at).find(|at| *at > now)
+        let (max, is_free) = (room.min(WAKE_MAX), |id: &RunId| !self.held_back.contains(id));
+        let is_urgent = |priority| priority == Priority::High;
+        let mut taken = self.crowded.next(is_urgent, max, is_free);
+        taken.extend(due.filter(is_free).take(max - taken.len()));
+        taken.extend(self.crowded.next(|priority| !is_urgent(priority), max - taken.len(), is_free));
+        let next = if taken.len() < max {
+            let due = self.due.iter().map(|(at, _)| *at).find(|at| *at > now);
+            due.into_iter().chain(self.gate.due()).min()
         } else {
             // Without room the next is woken when another run ends or falls asleep.
             (room > WAKE_MAX).then_some(now)

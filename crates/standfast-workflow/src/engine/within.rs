@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::locks::WaitsWithin;
-use super::{Engine, Refused};
+use super::{Engine, Holder, Refused};
 use crate::ask::{Answer, RunRequest};
 use crate::run::{Digest, Problem, Run, RunId, Standard, Status};
 
@@ -32,10 +32,14 @@ impl Engine {
         let key = format!("{}.{}", run.keys_of(), Digest::of(key.as_bytes()));
         let may_nest = self.runs().may_nest(holder);
         may_nest.map_err(|why| failed(Refused::Wrong(format!("it is not run: {why}"))))?;
+        // Only who waits for it is held up by it.
+        let held = run.limits.as_deref().filter(|_| request.awaited).map(|limits| limits.held(holder));
+        let slots = held.unwrap_or_default();
         let mut started;
         loop {
             let (program, input) = (Arc::clone(&program), Arc::clone(&request.input));
-            started = self.start_program(program, input, Some(&key), Some(holder)).await;
+            let around = Holder { run: holder, slots: slots.clone() };
+            started = self.start_program(program, input, Some(&key), Some(around)).await;
             // A run that has begun waits for room, also for what it consists of.
             if started != Err(Refused::Full) {
                 break;
@@ -43,7 +47,7 @@ impl Engine {
             self.clock().sleep(FULL_AGAIN).await;
         }
         let id = self.unless_stopped(started).await.map_err(failed)?;
-        let retried = self.retried_within(run, id).await;
+        let retried = self.retried_within(run, id, &slots).await;
         let id = self.unless_stopped(retried).await.map_err(failed)?;
         // If it was begun by a process before, nothing is known yet of whose it is.
         self.runs().nests(id, holder);

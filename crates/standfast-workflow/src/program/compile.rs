@@ -17,8 +17,8 @@ use standfast_model::workflow::{
 use super::{
     AROUND, Access, Address, Backoff, Case, Catch, Check, Cron, EVERY_MIN, Events, Extended, FilterId, For,
     ForEach, Fork, Form, Http, Intake, Language, Length, ListId, Listen, Match, Next, Outlet, Pattern,
-    Process, Program, Raise, Resources, Retry, Runs, Schedule, SchemaId, Step, Subflow, Task, TaskId, Try,
-    Until, WorkflowName, Zone,
+    Process, Program, Raise, Resources, Retry, RunLimits, Runs, Schedule, SchemaId, Step, Subflow, Task,
+    TaskId, Try, Until, WorkflowName, Zone,
 };
 use crate::expression::Compiler;
 use crate::run::{COMPENSATE, Digest};
@@ -95,6 +95,7 @@ pub fn compile_with(document: &Document, resources: &Resources) -> Result<Progra
             timeout: None,
             deadline: None,
             priority: document.options.priority,
+            limits: None,
             share: format!("{}/{}", document.namespace, document.name).into(),
             schedule: None,
             schedule_options: document.options.schedule.clone(),
@@ -143,6 +144,7 @@ impl Building<'_> {
         self.program.output = self.outlet(&document.output, "/output");
         self.program.timeout = self.timeout(document.timeout.as_ref());
         self.program.deadline = document.options.deadline.as_ref().map(|deadline| self.length(deadline));
+        self.program.limits = self.run_limits(&document.options);
         self.program.schedule = document.schedule.as_ref().and_then(|schedule| self.schedule(schedule));
         for (name, query) in &document.options.queries {
             match self.expressions.filter(query.text(), &self.variables) {
@@ -154,6 +156,19 @@ impl Building<'_> {
         // Functions that extensions call are not extended; those of tasks are, so they are compiled anew.
         self.functions.clear();
         self.program.root = self.list(&document.tasks, "/do");
+    }
+
+    fn run_limits(&mut self, options: &language::WorkflowOptions) -> Option<Box<RunLimits>> {
+        let (slots, rate) = (options.concurrency.as_ref(), options.rate.as_ref());
+        let limits = RunLimits {
+            slots: slots.map(|slots| (slots.limit, self.optional(slots.key.as_ref()))),
+            rate: rate.map(|rate| (rate.limit, rate.every.rest, self.optional(rate.key.as_ref()))),
+            queue_timeout: options.queue_timeout.as_ref().map(|timeout| self.length(timeout)),
+            fairness: self.optional(options.fairness.as_ref()),
+        };
+        let RunLimits { slots, rate, queue_timeout, fairness } = &limits;
+        let is_any = slots.is_some() || rate.is_some() || queue_timeout.is_some() || fairness.is_some();
+        is_any.then(|| Box::new(limits))
     }
 
     fn refuse(&mut self, pointer: &str, what: impl Into<String>) {

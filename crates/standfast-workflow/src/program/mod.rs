@@ -5,6 +5,7 @@ mod asyncapi;
 mod compile;
 mod cron;
 mod form;
+mod limits;
 mod openapi;
 mod path;
 mod period;
@@ -26,6 +27,7 @@ pub(crate) use asyncapi::{Channel, Wire};
 pub use compile::{Incomplete, Unsupported, compile, compile_with};
 pub(crate) use cron::Cron;
 pub(crate) use form::{Address, Form};
+pub(crate) use limits::RunLimits;
 pub(crate) use openapi::{Operation, Parameter, Place, Style};
 pub(crate) use path::Paths;
 pub(crate) use period::{Length, after};
@@ -66,6 +68,8 @@ pub struct Program {
     pub(crate) deadline: Option<Length>,
     /// Whose turn it is first when there is no room for all.
     pub(crate) priority: Priority,
+    /// What limits runs besides themselves.
+    pub(crate) limits: Option<Box<RunLimits>>,
     /// The same text for all versions: whose share it is of what all runs share.
     pub(crate) share: Arc<str>,
     pub(crate) schedule: Option<Schedule>,

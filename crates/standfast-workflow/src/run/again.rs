@@ -92,6 +92,11 @@ impl Run {
         self.origin = Some(Box::new(Origin { run: of, by, task: task.into(), keys, since }));
         (self.status, self.started_at, self.is_held) = (Status::Running, now, false);
         self.parked = None;
+        if let Some(limits) = &mut self.limits {
+            limits.until = limits.until.map(|until| anew(until, began));
+            limits.admitted = None;
+            limits.around.clear();
+        }
         (self.output, self.problem) = (None, None);
         self
     }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use standfast_model::Stamp;
 
-use super::{Digest, Migrated, Problem, Run, RunId, ScopeId, Signal, State, Status, given};
+use super::{Digest, Limits, Migrated, Problem, Run, RunId, ScopeId, Signal, State, Status, given};
 
 /// What happened to a run at one moment: written together or not at all.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,6 +40,15 @@ pub enum Event {
         /// When it is given up.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         deadline: Option<Stamp>,
+        /// What limits it besides itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limits: Option<Box<Limits>>,
+    },
+    /// It was let in, and begins.
+    Admitted {
+        /// In the slot of this run, which waits for it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        within: Option<RunId>,
     },
     /// It goes on from another run.
     Continued {

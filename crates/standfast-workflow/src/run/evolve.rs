@@ -4,7 +4,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use standfast_model::Stamp;
 
-use super::{Digest, Event, Last, Record, Run, RunId, Scope, ScopeId, State, Status, Taken};
+use super::{Admitted, Digest, Event, Last, Record, Run, RunId, Scope, ScopeId, State, Status, Taken};
 
 /// Most events that a run remembers having taken. One that comes twice with more than so many others in between counts twice.
 const TAKEN_MAX: usize = 1_000;
@@ -28,6 +28,7 @@ impl Run {
             is_held: false,
             parked: None,
             origin: None,
+            limits: None,
             taken: VecDeque::new(),
             signals: Vec::new(),
             undo: Vec::new(),
@@ -61,6 +62,9 @@ impl Run {
         if self.is_held {
             return Status::Suspended;
         }
+        if self.is_queued() {
+            return Status::Pending;
+        }
         let mut leaves = self.scopes.values().filter(|scope| {
             matches!(
                 scope.state,
@@ -86,10 +90,16 @@ impl Run {
     pub(crate) fn evolve(&mut self, event: &Event, at: Stamp) {
         self.steps += 1;
         match event {
-            Event::Started { definition, input, given, key, deadline } => {
+            Event::Started { definition, input, given, key, deadline, limits } => {
                 self.key.clone_from(key);
+                self.limits.clone_from(limits);
                 self.definition = definition.clone();
                 self.start(input, given.as_ref(), *deadline, at);
+            }
+            Event::Admitted { within } => {
+                if let Some(limits) = &mut self.limits {
+                    limits.admitted = Some(Admitted { within: *within });
+                }
             }
             Event::Continued { run } => {
                 *self = Self { id: self.id, records: self.records, steps: self.steps, ..Self::clone(run) };

@@ -98,7 +98,8 @@ impl Telling<'_> {
                 self.cancels(&before, None);
                 self.ends(*status, output.as_deref(), problem.as_ref());
             }
-            Event::Skipped { .. }
+            Event::Admitted { .. }
+            | Event::Skipped { .. }
             | Event::Changed { .. }
             | Event::Iterated { .. }
             | Event::Handled { .. }

@@ -6,6 +6,7 @@ mod event;
 mod evolve;
 mod id;
 mod lifecycle;
+mod limits;
 mod migrated;
 mod problem;
 mod undo;
@@ -22,6 +23,7 @@ pub use event::{Event, Record};
 pub use id::{BadRunId, Digest, RunId};
 pub use lifecycle::lifecycle;
 pub(crate) use lifecycle::lifecycle_of;
+pub use limits::{Admitted, Limits, RateLimit, SlotHeld, SlotLimit};
 pub use migrated::Migrated;
 pub use problem::{Problem, Standard};
 pub(crate) use undo::COMPENSATE;
@@ -64,6 +66,9 @@ pub struct Run {
     /// From which run it goes on, if from one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Box<Origin>>,
+    /// What limits it besides itself, if anything does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Box<Limits>>,
     /// Which events it took lately, the latest last.
     #[serde(default)]
     pub taken: VecDeque<Taken>,
@@ -424,7 +429,8 @@ impl Run {
         if self.status.is_final() || self.parked.is_some() {
             return None;
         }
-        self.scopes.values().filter_map(|scope| scope.due(self.is_held)).min()
+        let until = self.limits.as_deref().filter(|_| self.is_queued()).and_then(|limits| limits.until);
+        self.scopes.values().filter_map(|scope| scope.due(self.is_held)).chain(until).min()
     }
 
     /// Those scopes that ask something outside.

@@ -8,8 +8,11 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use standfast_runtime::Rng;
+use standfast_workflow::{EngineConfig, RunId};
+use tokio::runtime::Runtime;
 
-use super::rig::{PATIENCE, Service};
+use super::limits::{most_at_once, spans};
+use super::rig::{PATIENCE, Rig, Service, embedded};
 
 /// How often it is killed; `STANDFAST_KILLS` says otherwise.
 const KILLS: usize = 8;
@@ -43,13 +46,41 @@ fn start(folder: &Path, document: &Path, first: usize, last: usize) -> (Child, m
 
 #[test]
 fn runs_survive_being_killed_again_and_again() {
+    killed(DOCUMENT, |_, _, _| {});
+}
+
+#[test]
+fn limits_hold_while_processes_are_killed_again_and_again() {
+    const LIMIT: usize = 3;
+    let limits = "metadata: { standfast: { concurrency: { limit: 3, key: '${ .number % 4 }' } } } }";
+    killed(&DOCUMENT.replacen(" }", &format!(", {limits}"), 1), |runtime, store, acknowledged| {
+        let histories = async {
+            let (store, config) = (embedded(store).await, EngineConfig::default());
+            let rig = Rig::over(store, config).await;
+            for key in 0..4 {
+                let ids = acknowledged.iter().filter(|(number, _)| *number % 4 == key);
+                let ids: Vec<RunId> = ids.map(|(_, id)| id.parse().unwrap()).collect();
+                let spans = spans(&rig.engine, &ids).await;
+                assert_eq!(spans.len(), ids.len(), "each run was let in once");
+                let most = most_at_once(&spans);
+                assert!((1..=LIMIT).contains(&most), "{most} runs of one key went on at a time");
+            }
+            rig.crash().await;
+        };
+        runtime.block_on(histories);
+    });
+}
+
+/// Kills processes that drive such runs until all have ended; then looks at what is in the store.
+fn killed(document_text: &str, look: impl FnOnce(&Runtime, &Path, &BTreeMap<usize, String>)) {
     #[expect(clippy::disallowed_methods, reason = "a test has no main that could read it")]
     let kills = std::env::var("STANDFAST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let service = runtime.block_on(Service::start());
     let folder = tempfile::tempdir().unwrap();
     let document = folder.path().join("kill.yaml");
-    std::fs::write(&document, DOCUMENT.replace("SERVICE", &format!("http://{}", service.address))).unwrap();
+    std::fs::write(&document, document_text.replace("SERVICE", &format!("http://{}", service.address)))
+        .unwrap();
     let store = folder.path().join("store");
     let mut rng = Rng::seeded(20_261_123);
     // Which run each number was acknowledged as.
@@ -94,6 +125,7 @@ fn runs_survive_being_killed_again_and_again() {
         "{kills} kills, {} runs, {effects} effects, {twice} of them asked for more than once",
         all.len()
     );
+    look(&runtime, &store, &acknowledged);
 }
 
 fn note(line: &str, acknowledged: &mut BTreeMap<usize, String>, ended: &mut BTreeSet<usize>) {

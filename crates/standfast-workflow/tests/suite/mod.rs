@@ -13,6 +13,7 @@ mod grpc;
 mod human;
 mod kill;
 mod lifecycle;
+mod limits;
 mod locks;
 mod migrate;
 mod migrate_crash;

@@ -26,6 +26,7 @@ pub(super) fn documents() -> Vec<(&'static str, String)> {
     let fails = "b: { if: $i == 2, raise: { error: { type: 'https://x.example/e', status: 418 } } }";
     vec![
         ("key", "do:\n  - f:\n      for: { each: i, in: '[1, 2]' }\n      do:\n        - a:\n            call: http\n            with: { method: post, endpoint: SERVICE/effect }\n            metadata: { standfast: { key: '${ \"k-\\($i)\" }' } }\n            output: { as: .body }\n".to_owned()),
+        ("a slot within a slot", format!("  metadata: {{ standfast: {{ concurrency: {{ limit: 1 }}, rate: {{ limit: 9, every: PT1S }} }} }}\ndo:\n{a}  - s: {{ if: $workflow.input.go, run: {{ workflow: {{ namespace: tests, name: crash, version: '1.0.0', input: {{ go: false }} }} }}, output: {{ as: '{{}}' }} }}\n  - e: {{ set: {{ done: true }} }}\n")),
         ("deadline", format!("  metadata: {{ standfast: {{ deadline: PT1H }} }}\ndo:\n{a}{b}  - end: {{ set: {{ done: true }} }}\n")),
         ("parallel for", format!("do:\n{}", parallel(2, "stop", "b: { set: '${ $i }' }"))),
         ("parallel for that collects", format!("do:\n{}", parallel(2, "collect", fails))),
@@ -191,6 +192,8 @@ async fn what_cannot_even_be_kept_for_undoing_is_named() {
 async fn each_effect_happens_as_often_as_it_must() {
     let expected = [
         ("key", Status::Completed, 2),
+        // The other is run by the crash test alone, which gives it an input.
+        ("a slot within a slot", Status::Completed, 1),
         ("deadline", Status::Completed, 2),
         ("parallel for", Status::Completed, 3),
         ("parallel for that collects", Status::Completed, 3),

@@ -30,7 +30,7 @@ fn every_scenario_comes_out_as_it_must() {
 fn every_example_comes_out_as_its_tests_say() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
     let mut cases = 0;
-    for name in ["shop", "trip"] {
+    for name in ["limits", "shop", "trip"] {
         for file in test_files(&examples.join(name).join("workflows")) {
             let played = play(&file);
             cases += played.cases;

@@ -48,7 +48,12 @@ pub(super) fn list(args: &WorkflowListArgs, call: &Call) -> Result<u8, Failure> 
         };
         let workflow = run["workflow"]["name"].as_str().unwrap_or_default();
         let version = run["workflow"]["version"].as_str().unwrap_or_default();
-        text.push_str(&format!("{}  {status}  {:24}  {workflow}:{version}\n", of("id"), of("startedAt")));
+        let waits = run["waits"].as_str().map(|waits| format!("  waits {waits}")).unwrap_or_default();
+        text.push_str(&format!(
+            "{}  {status}  {:24}  {workflow}:{version}{waits}\n",
+            of("id"),
+            of("startedAt")
+        ));
     }
     call.output.data(&text)?;
     Ok(exit::DONE)

@@ -113,6 +113,9 @@ pub(super) fn show(args: &WorkflowOneArgs, call: &Call) -> Result<u8, Failure> {
     let records: Vec<Record> = serde_json::from_value(history["records"].clone())
         .map_err(|why| Failure::because_of("the history cannot be read", &why))?;
     let mut text = workflow_text::timeline(&records, call.output);
+    if let Some(waits) = summary["waits"].as_str() {
+        text.push_str(&format!("       now  it waits {waits}\n"));
+    }
     for waits in summary["waitsFor"].as_array().into_iter().flatten() {
         let of = |field: &str| waits[field].as_str().unwrap_or_default().to_owned();
         let until = if of("until").is_empty() { String::new() } else { format!(" until {}", of("until")) };

@@ -70,6 +70,8 @@ fn line(event: &Event, tasks: &HashMap<ScopeId, Arc<str>>) -> Option<(Option<Pai
     let plain = |text: String| Some((None, text));
     match event {
         Event::Started { input, .. } => plain(format!("started with {}", short(input))),
+        Event::Admitted { within: None } => plain("is let in".to_owned()),
+        Event::Admitted { within: Some(run) } => plain(format!("is let in, in the slot of the run {run}")),
         Event::Continued { run } => {
             let from = run.origin.as_ref().map_or(run.id, |origin| origin.run);
             plain(format!("goes on from the run {from}"))
