@@ -1,6 +1,9 @@
 //! Where runs are kept: records in the order in which they were written, whatever run they are of, so that runs side by side fill the
 //! same pages of the store; a snapshot of each run that sleeps; a summary of each that has ended.
 
+mod kept;
+mod recover;
+
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
@@ -377,31 +380,6 @@ impl Journal {
         Ok((at, is_kept))
     }
 
-    /// What waits for the sink, from the first on, as much as a page of the store holds; or the last alone.
-    pub(super) async fn outbox(&self, is_last: bool) -> Result<Vec<(Vec<u8>, Row)>, JournalError> {
-        let scan = match is_last {
-            true => Scan::of(OUTBOX, "").reverse().limit(1),
-            false => Scan::of(OUTBOX, ""),
-        };
-        let page = self.scan(&scan).await?;
-        let row = |bytes: &[u8]| read::<Row>(bytes)?.readable();
-        page.entries.iter().map(|entry| Ok((entry.key.to_vec(), row(&entry.value)?))).collect()
-    }
-
-    /// Where lifecycle events are sent.
-    pub(super) async fn sink(&self) -> Result<Option<Sink>, JournalError> {
-        let Some(bytes) = self.get(&OWNER, SINK_KEY).await? else { return Ok(None) };
-        serde_json::from_slice(&bytes).map_err(|why| JournalError::Unreadable(format!("the sink: {why}")))
-    }
-
-    pub(super) async fn put_sink(&self, sink: Option<&Sink>) -> Result<(), JournalError> {
-        self.commit(match sink {
-            Some(sink) => Batch::new().put(&OWNER, SINK_KEY, json(sink)?),
-            None => Batch::new().delete(&OWNER, SINK_KEY),
-        })
-        .await
-    }
-
     /// Keeps what became of a run, so that it need not be in memory.
     pub(super) async fn put_to_sleep(&self, sleeper: &Sleeper) -> Result<(), JournalError> {
         self.commit(put_sleeper(Batch::new(), sleeper)?).await
@@ -440,78 +418,6 @@ impl Journal {
         }
     }
 
-    /// How a run ended, and where its last record is.
-    pub(super) async fn ended(&self, id: RunId) -> Result<Option<(Summary, Option<u64>)>, JournalError> {
-        let Some(bytes) = self.get(&ENDED, &id.to_bytes()).await? else { return Ok(None) };
-        let ended: Ended = read(&bytes)?;
-        Ok(Some((ended.summary, ended.last)))
-    }
-
-    /// The records of a run, from its first to the one that is there.
-    pub(super) async fn history(&self, last: Option<u64>) -> Result<Vec<Record>, JournalError> {
-        let (mut records, mut next) = (Vec::new(), last);
-        while let Some(at) = next {
-            let Some(bytes) = self.get(&JOURNAL, &at.to_be_bytes()).await? else { break };
-            let written: Written = read(&bytes)?;
-            records.push(written.record);
-            next = written.before;
-        }
-        records.reverse();
-        Ok(records)
-    }
-
-    /// Runs that have ended, the latest first, after `after`.
-    pub(super) async fn ended_before(
-        &self,
-        after: Option<RunId>,
-        limit: usize,
-    ) -> Result<Vec<Summary>, JournalError> {
-        let mut scan = Scan::of(ENDED, "").reverse().limit(limit);
-        if let Some(after) = after {
-            scan = scan.after(after.to_bytes().to_vec());
-        }
-        let mut found = Vec::new();
-        loop {
-            let page = self.scan(&scan).await?;
-            for entry in page.entries {
-                // Parts of what is kept in several follow their first.
-                if let Ok(bytes) = <[u8; 16]>::try_from(&entry.key[..])
-                    && found.len() < limit
-                {
-                    let id = RunId::from_bytes(bytes);
-                    match entry.value.len() {
-                        // In several parts, which sort behind it.
-                        PART_BYTES_MAX => found.extend(self.ended(id).await?.map(|(summary, _)| summary)),
-                        _ => found.push(read::<Ended>(&entry.value)?.summary),
-                    }
-                }
-            }
-            match page.next {
-                Some(next) if found.len() < limit => scan = scan.after(next),
-                _ => return Ok(found),
-            }
-        }
-    }
-
-    /// Some of the tasks that people are to do, and whether there are no more.
-    pub(super) async fn open_tasks(
-        &self,
-        after: Option<TaskRef>,
-    ) -> Result<(Vec<OpenTask>, bool), JournalError> {
-        let mut scan = Scan::of(TASKS, "");
-        if let Some(after) = after {
-            scan = scan.after(after.to_bytes());
-        }
-        let page = self.scan(&scan).await?;
-        let tasks = page.entries.iter().map(|entry| read(&entry.value)).collect::<Result<_, _>>()?;
-        Ok((tasks, page.next.is_none()))
-    }
-
-    /// A task that a person is to do.
-    pub(super) async fn open_task(&self, id: TaskRef) -> Result<Option<OpenTask>, JournalError> {
-        self.get(&TASKS, &id.to_bytes()).await?.map(|value| read(&value)).transpose()
-    }
-
     /// What must be true of a key for it to pass from one run to the one that retries it.
     async fn named(&self, key: &[u8], run: RunId) -> Result<Is, JournalError> {
         let entry = self.store.get(&STARTS, key).await?;
@@ -521,153 +427,9 @@ impl Journal {
         })
     }
 
-    /// Which run retries this one.
-    pub(super) async fn retried_by(&self, id: RunId) -> Result<Option<RunId>, JournalError> {
-        let entry = self.get(&RETRIED, &id.to_bytes()).await?;
-        Ok(entry.and_then(|value| Some(RunId::from_bytes(<[u8; 16]>::try_from(&value[..]).ok()?))))
-    }
-
-    /// Which run a start with this key made.
-    pub(super) async fn started_by(&self, key: &str) -> Result<Option<RunId>, JournalError> {
-        let entry = self.get(&STARTS, key.as_bytes()).await?;
-        Ok(entry.and_then(|value| Some(RunId::from_bytes(<[u8; 16]>::try_from(&value[..]).ok()?))))
-    }
-
-    /// Keeps a document, and that this is what its name means.
-    pub(super) async fn put_definition(
-        &self,
-        name: &WorkflowName,
-        digest: &Digest,
-        text: &str,
-    ) -> Result<(), JournalError> {
-        let key = format!("{}{}", before_version(name), name.version);
-        let is_kept = self.get(&DEFINITIONS, digest.as_str().as_bytes()).await?.is_some();
-        let is_named = self.get(&NAMES, key.as_bytes()).await?.as_deref() == Some(digest.as_str().as_bytes());
-        if is_kept && is_named {
-            return self.check().await;
-        }
-        let mut batch = Batch::new().put(&NAMES, key, digest.as_str().as_bytes().to_vec());
-        for (key, part) in parts(digest.as_str().as_bytes(), text.as_bytes().to_vec()) {
-            batch = batch.put(&DEFINITIONS, key, part);
-        }
-        self.commit(batch).await
-    }
-
-    /// From now on this name means nothing.
-    pub(super) async fn forget_name(&self, name: &WorkflowName) -> Result<(), JournalError> {
-        let key = format!("{}{}", before_version(name), name.version);
-        self.commit(Batch::new().delete(&NAMES, key)).await
-    }
-
-    /// The versions of a workflow, each with the digest of its document, as this process or those before were told.
-    pub(super) async fn versions(&self, name: &WorkflowName) -> Result<Vec<(String, Digest)>, JournalError> {
-        let prefix = before_version(name);
-        let page = self.scan(&Scan::of(NAMES, prefix.clone())).await?;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let found = page.entries.iter();
-        Ok(found
-            .map(|entry| (text(&entry.key[prefix.len()..]), Digest::from_text(&text(&entry.value))))
-            .collect())
-    }
-
-    /// A document that was kept.
-    pub(super) async fn definition(&self, digest: &Digest) -> Result<Option<String>, JournalError> {
-        let bytes = self.get(&DEFINITIONS, digest.as_str().as_bytes()).await?;
-        Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
-    }
-
     /// Notes that no run needs records from before `sequence` to be known.
     pub(super) async fn mark(&self, sequence: u64) -> Result<(), JournalError> {
         self.commit(Batch::new().put(&OWNER, MARK_KEY, sequence.to_be_bytes().to_vec())).await
-    }
-
-    /// What the process before left behind.
-    pub(super) async fn recover(&self) -> Result<Found, JournalError> {
-        let mut found = Found::default();
-        let mut sleepers = BTreeMap::new();
-        let mut scan = Scan::of(SLEEPING, "");
-        loop {
-            let page = self.scan(&scan).await?;
-            for entry in &page.entries {
-                let Ok(id) = <[u8; 16]>::try_from(&entry.key[..]) else { continue };
-                let (id, head) = (RunId::from_bytes(id), Head::read(&entry.value)?);
-                if head.is_limited {
-                    let sleeper = match entry.value.len() {
-                        PART_BYTES_MAX => self.sleeper(id).await?,
-                        _ => Some(read::<Sleeper>(&entry.value)?),
-                    };
-                    found.limited.extend(sleeper.and_then(|sleeper| Limited::of(&sleeper.run)));
-                }
-                sleepers.insert(id, head);
-            }
-            let Some(next) = page.next else { break };
-            scan = scan.after(next);
-        }
-        let mut awake: BTreeMap<RunId, Left> = BTreeMap::new();
-        let mark = self.get(&OWNER, MARK_KEY).await?.map_or(0, |value| sequence_of(&value));
-        let mut scan = Scan::of(JOURNAL, "");
-        if let Some(before) = mark.checked_sub(1) {
-            // Parts of the record before sort behind it, and before the next.
-            scan = scan.after([&before.to_be_bytes()[..], &[u8::MAX; 4]].concat());
-        }
-        loop {
-            let page = self.scan(&scan).await?;
-            for entry in &page.entries {
-                if entry.key.len() == 8 {
-                    let at = sequence_of(&entry.key);
-                    let Some(bytes) = self.get(&JOURNAL, &entry.key).await? else { continue };
-                    let written: Written = read(&bytes)?;
-                    found.emitted.extend(super::drive::emitted(&written.record));
-                    self.fold(at, &written.record, &sleepers, &mut awake).await?;
-                }
-            }
-            let Some(next) = page.next else { break };
-            scan = scan.after(next);
-        }
-        for (id, head) in sleepers {
-            // What happened after it was put to sleep is in the journal.
-            if !awake.contains_key(&id) {
-                let Head { due, listens, crowded, .. } = head;
-                found.sleeping.push(Sleeping { id, due, listens, crowded });
-                found.parked.extend(head.is_parked.then_some(id));
-            }
-        }
-        found.begun = self.begun().await?;
-        found.awake = awake.into_values().filter(|left| !left.run.status.is_final()).collect();
-        Ok(found)
-    }
-
-    async fn fold(
-        &self,
-        at: u64,
-        record: &Record,
-        sleepers: &BTreeMap<RunId, Head>,
-        awake: &mut BTreeMap<RunId, Left>,
-    ) -> Result<(), JournalError> {
-        let id = record.run;
-        let kept = sleepers.get(&id).map(|head| head.records);
-        if kept.is_some_and(|kept| record.number < kept) {
-            return Ok(()); // it is in the snapshot
-        }
-        let left = match awake.entry(id) {
-            Entry::Occupied(known) => known.into_mut(),
-            // Its beginning is from before the mark and there is no snapshot: it has ended.
-            Entry::Vacant(_) if kept.is_none() && record.number > 0 => return Ok(()),
-            Entry::Vacant(place) => {
-                let sleeper = match kept {
-                    Some(_) => self.sleeper(id).await?,
-                    None => None,
-                };
-                let run = sleeper.map_or_else(|| Run::new(id), |sleeper| sleeper.run);
-                place.insert(Left { run, first: at, last: at, kept })
-            }
-        };
-        // Records of one run are written one after the other, so they are in order.
-        if record.number == left.run.records {
-            left.run.apply(record);
-            left.last = at;
-        }
-        Ok(())
     }
 
     async fn get(&self, space: &Space, key: &[u8]) -> Result<Option<Vec<u8>>, JournalError> {
