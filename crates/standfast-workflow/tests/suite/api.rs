@@ -34,6 +34,13 @@ fn schema(description: &Value, path: &str, method: &str, status: u16) -> Value {
     json!({"allOf": [schema], "components": description["components"]})
 }
 
+/// Waits for a person.
+const ASKS: &str = "do:
+  - a:
+      listen: { to: { one: { with: { type: io.standfast.signal.go } } } }
+      metadata: { standfast: { humanTask: { title: Go? } } }
+";
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_route_is_answered_as_it_is_described() {
     let rig = Rig::new().await;
@@ -48,6 +55,7 @@ do:\n  - l: { listen: { to: { one: { with: { type: go } } } } }\n";
         Value::Null,
     )
     .await;
+    let asks = rig.define("asks", ASKS).await;
     let description = get(&rig, "/v1/openapi.json").await;
     let mut operations = 0;
     for (path, item) in description["paths"].as_object().unwrap() {
@@ -65,13 +73,21 @@ do:\n  - l: { listen: { to: { one: { with: { type: go } } } } }\n";
                 "publishEvents" => Some(json!({"id": "1", "source": "/t", "type": "other"})),
                 _ => None,
             };
+            let mut task = String::new();
+            if path.contains("{task}") {
+                let run = rig.start(&asks, Value::Null).await;
+                task = format!("{run}-1");
+                while !ask(&rig, "GET", &format!("/v1/tasks/{task}"), None).await.0.is_success() {}
+            }
             let good = path
+                .replace("{task}", &task)
                 .replace("{id}", &id)
                 .replace("{namespace}", "tests")
                 .replace("queries/{name}", "queries/status")
                 .replace("{name}", "w")
                 .replace("{version}", "1.0.0");
-            let bad = path.replace("{id}", "01m83nkhpppkbm2skfgs2bd4h9").replace("{name}", "nobody");
+            let nobody = "01m83nkhpppkbm2skfgs2bd4h9";
+            let bad = path.replace("{id}", nobody).replace("{task}", nobody).replace("{name}", "nobody");
             let (good, bad) = match name {
                 _ if path.starts_with("/v1/bulk") => {
                     (format!("{good}?all=true&limit=2"), format!("{bad}?status=completed"))
