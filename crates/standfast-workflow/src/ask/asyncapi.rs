@@ -93,7 +93,10 @@ pub(super) fn receive(
 
 /// What came, as it is journalled.
 pub(super) fn received(found: Received) -> Value {
-    let messages = found.messages.into_iter().map(|(key, message)| json!([key.as_str(), message]));
+    let messages = found.messages.into_iter().map(|(key, message)| match key {
+        Some(key) => json!([key.as_str(), message]),
+        None => message,
+    });
     json!({RECEIVED: messages.collect::<Vec<_>>(), OVER: found.is_over})
 }
 

@@ -204,8 +204,8 @@ pub enum MqttDoes {
 /// Messages that came.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Received {
-    /// Each with what names it.
-    pub messages: Vec<(Digest, Value)>,
+    /// Each with what names it, if it may come again.
+    pub messages: Vec<(Option<Digest>, Value)>,
     /// Whether the time for messages is over.
     pub is_over: bool,
 }

@@ -177,7 +177,7 @@ impl Receiving<'_> {
         &self,
         until: Stamp,
         away_since: &mut Option<Stamp>,
-    ) -> Result<Vec<(Digest, Value)>, MqttError> {
+    ) -> Result<Vec<(Option<Digest>, Value)>, MqttError> {
         let mut connection = Connection::open(self.clock, self.request, Session::Kept).await?;
         let filter = Filter {
             retain_forward_rule: RetainForwardRule::OnNewSubscribe,
@@ -204,12 +204,14 @@ impl Receiving<'_> {
                     refused => return Err(MqttError::Refused(format!("{refused:?}"))),
                 },
                 Packet::Publish(message) => {
-                    let key = key_of(&message);
-                    if message.dup && self.taken.contains(&key) {
-                        // It is journalled: the broker may forget it.
-                        connection.acknowledge(&message).await?;
-                        continue;
-                    }
+                    let key = match named(&message, self.taken) {
+                        Named::Taken => {
+                            // It is journalled: the broker may forget it.
+                            connection.acknowledge(&message).await?;
+                            continue;
+                        }
+                        Named::New(key) => key,
+                    };
                     if messages.is_empty() {
                         ends = until.min(self.clock.now().plus(GATHER));
                     }
@@ -227,6 +229,29 @@ impl Receiving<'_> {
         }
         connection.close().await;
         Ok(messages)
+    }
+}
+
+/// Whether a message came before.
+#[derive(Debug, PartialEq)]
+enum Named {
+    /// It did, and was taken.
+    Taken,
+    /// It did not; by its key it is known again, if it can be sent again.
+    New(Option<Digest>),
+}
+
+fn named(message: &Publish, taken: &[Digest]) -> Named {
+    // Sent once and never again: another one may look the same.
+    if message.qos == QoS::AtMostOnce {
+        return Named::New(None);
+    }
+    let key = key_of(message);
+    match (taken.contains(&key), message.dup) {
+        (true, true) => Named::Taken,
+        // The number was used before, for a message that said the same.
+        (true, false) => Named::New(None),
+        (false, _) => Named::New(Some(key)),
     }
 }
 
@@ -409,4 +434,25 @@ async fn connect(request: &MqttRequest) -> Result<Box<dyn Stream>, MqttError> {
         return Ok(Box::new(stream));
     }
     Err(failed.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_taken_once_and_one_that_looks_the_same_is_another() {
+        let message = |qos, dup| Publish { dup, pkid: 7, ..Publish::new("t", qos, "tick", None) };
+        let first = named(&message(QoS::AtLeastOnce, false), &[]);
+        let Named::New(Some(key)) = first else { panic!("{first:?}") };
+        let taken = [key.clone()];
+        assert_eq!(named(&message(QoS::AtLeastOnce, true), &taken), Named::Taken);
+        assert_eq!(
+            named(&message(QoS::AtLeastOnce, true), &[]),
+            Named::New(Some(key)),
+            "it was not journalled"
+        );
+        assert_eq!(named(&message(QoS::AtLeastOnce, false), &taken), Named::New(None));
+        assert_eq!(named(&message(QoS::AtMostOnce, false), &[]), Named::New(None));
+    }
 }
