@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::adapt;
 use crate::admin::{self, Admin};
+use crate::calls::ThroughGateway;
 use crate::client::SOCKET;
 use crate::gateway_admin;
 use crate::guard::guard;
@@ -125,6 +126,7 @@ pub async fn build(state_dir: &Path, net: Net, clock: Clock) -> Result<Node, Bui
     let config = gateway_config(&settings, open_files);
     let plant = settings.plant.clone();
     let (metrics, otlp) = (settings.metrics, settings.otlp.clone());
+    let containers = settings.containers.clone();
     let gateway = Arc::new(Gateway::start(config, Vec::new(), snapshot, clock, rng.bits())?);
     let wiring = Arc::new(Wiring::new(agent.clone(), settings, Arc::clone(&gateway)));
 
@@ -173,9 +175,9 @@ pub async fn build(state_dir: &Path, net: Net, clock: Clock) -> Result<Node, Bui
     );
     tasks.spawn("snapshots", OnStop::Wait, adapting);
     let program = std::env::current_exe().map_err(BuildError::Program)?;
+    let calls = ThroughGateway::new(clock, Arc::clone(&wiring), containers);
     let workflows =
-        Workflows::open(workflow_store, Arc::clone(&wiring), program, clock, tasks.clone(), plant.as_deref())
-            .await?;
+        Workflows::open(workflow_store, calls, program, clock, tasks.clone(), plant.as_deref()).await?;
     tasks.spawn("workflows", OnStop::Abort, workflows.clone().follow(stack.clone(), tasks.stop()));
     start_state_api(&tasks, &wiring, &store, &workflows, stack.clone(), clock)?;
     let admin = Admin {

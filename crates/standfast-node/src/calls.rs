@@ -14,7 +14,8 @@ use standfast_gateway::{CallError, Caller};
 use standfast_model::{Priority, ServiceName};
 use standfast_runtime::{Clock, Rng};
 use standfast_workflow::{
-    ANSWER_BYTES_MAX, Answer, Asked, Direct, HttpAnswer, HttpRequest, Invoke, Problem, Request, Standard,
+    ANSWER_BYTES_MAX, Answer, Asked, ContainerConfig, Direct, HttpAnswer, HttpRequest, Invoke, Left, Problem,
+    Request, Settled, Standard,
 };
 
 use crate::line::Line;
@@ -44,11 +45,11 @@ pub(crate) struct ThroughGateway {
 }
 
 impl ThroughGateway {
-    pub(crate) fn new(clock: Clock, wiring: Arc<Wiring>) -> Self {
+    pub(crate) fn new(clock: Clock, wiring: Arc<Wiring>, containers: ContainerConfig) -> Self {
         let chance = Mutex::new(Rng::from_entropy());
         let caller = wiring.caller();
         Self {
-            direct: Direct::new(clock),
+            direct: Direct::new(clock).with_containers(containers),
             clock,
             caller,
             wiring,
@@ -98,6 +99,14 @@ impl Invoke for ThroughGateway {
             self.clock.sleep(pause).await;
             refused += 1;
         }
+    }
+
+    async fn left(&self) -> Result<Vec<Left>, Problem> {
+        self.direct.left().await
+    }
+
+    async fn settle(&self, left: &Left) -> Result<Settled, Problem> {
+        self.direct.settle(left).await
     }
 
     fn waiting(&self) -> usize {

@@ -11,6 +11,7 @@ use standfast_platform::local::{
     basic_environment, listener_of, spawn_agent,
 };
 use standfast_runtime::{Clock, Net, RealDisk};
+use standfast_workflow::ContainerConfig;
 
 use crate::answers::StatusAnswer;
 use crate::client::{AdminClient, AdminError};
@@ -316,6 +317,7 @@ fn start(stack: &Stack, options: &LaunchOptions) -> Result<(), LaunchError> {
         metrics: options.metrics,
         otlp: options.otlp.clone(),
         workflow_keys: options.workflow_keys.clone(),
+        containers: ContainerConfig::of(&options.environment, Some(stack.root.clone())),
         plant: options.plant.clone(),
     };
     settings.write(&disk, &options.state_dir)?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use standfast_model::Otlp;
 use standfast_runtime::Disk;
+use standfast_workflow::ContainerConfig;
 
 /// The version of the state folder's layout. A folder of another version is refused.
 pub const LAYOUT_VERSION: u32 = 1;
@@ -36,6 +37,9 @@ pub struct Settings {
     /// Files of the keys by which records of workflows are sealed, absolute: the first one seals. Since 0.1.0.
     #[serde(default)]
     pub workflow_keys: Vec<PathBuf>,
+    /// Where workflows run containers, and what of this machine they may be given. Since 0.1.0.
+    #[serde(default)]
+    pub containers: ContainerConfig,
     /// A planted bug; only test builds know any.
     pub plant: Option<String>,
 }
@@ -124,6 +128,7 @@ mod tests {
             metrics: Some(([127, 0, 0, 1], 9464).into()),
             otlp: None,
             workflow_keys: vec!["/keys/a".into()],
+            containers: ContainerConfig { folder: Some("/shop".into()), ..ContainerConfig::default() },
             plant: None,
         };
         settings.write(&disk, folder).unwrap();
@@ -141,5 +146,6 @@ mod tests {
         let settings = Settings::read(&disk, folder).unwrap();
         assert_eq!((settings.metrics, settings.otlp), (None, None));
         assert!(settings.workflow_keys.is_empty());
+        assert_eq!(settings.containers, ContainerConfig::default());
     }
 }

@@ -20,7 +20,6 @@ use tokio::sync::watch;
 
 use crate::calls::ThroughGateway;
 use crate::stack_secrets::StackSecrets;
-use crate::wiring::Wiring;
 
 /// Below this the API is found on the state API's listener and on the admin interface.
 pub(crate) const PREFIX: &str = "/workflows";
@@ -49,7 +48,7 @@ impl Workflows {
     /// Takes over the runs in the store and drives them on.
     pub(crate) async fn open(
         store: Arc<dyn Store>,
-        wiring: Arc<Wiring>,
+        calls: ThroughGateway,
         program: PathBuf,
         clock: Clock,
         tasks: Tasks,
@@ -57,7 +56,7 @@ impl Workflows {
     ) -> Result<Self, JournalError> {
         let evaluator = Evaluator::new(EvaluatorConfig { program, ..EvaluatorConfig::default() });
         #[cfg_attr(not(feature = "planted-bugs"), expect(unused_mut, reason = "only test builds change it"))]
-        let mut invoke = ThroughGateway::new(clock, wiring);
+        let mut invoke = calls;
         #[cfg(feature = "planted-bugs")]
         {
             invoke.changes_keys = crate::plant::changes_keys(plant);

@@ -19,9 +19,10 @@ mod sealed;
 mod secrets;
 
 pub use ask::{
-    ANSWER_BYTES_MAX, ANSWER_TIME_MAX, AgentRequest, Answer, Asked, BuiltInRequest, Client, Credential,
-    GrpcRequest, Hidden, HttpAnswer, HttpRequest, McpRequest, McpTransport, ProcessAnswer, ProcessProgram,
-    ProcessRequest, Request, RunRequest, TokenWanted, VALUE_KEY_BYTES_MAX, ValueOperation,
+    ANSWER_BYTES_MAX, ANSWER_TIME_MAX, AgentRequest, Answer, Asked, BuiltInRequest, Client, ContainerPort,
+    ContainerRequest, ContainerVolume, Credential, GrpcRequest, Hidden, HttpAnswer, HttpRequest, McpRequest,
+    McpTransport, ProcessAnswer, ProcessProgram, ProcessRequest, Request, RunRequest, TokenWanted,
+    VALUE_KEY_BYTES_MAX, ValueOperation,
 };
 pub use check::{check_document, check_text};
 pub use decide::{
@@ -29,15 +30,16 @@ pub use decide::{
 };
 pub use engine::{
     BadDefinition, BadTaskRef, Definition, EVENTS_KEPT_FOR, Engine, EngineConfig, Filter, Found, Invoke,
-    JournalError, KEPT_FOR, KeptValue, LIFECYCLE_MAX, Lifecycle, LockWait, Migration, OpenTask,
-    RUN_BYTES_MAX, Refused, SINK_BATCH, STATUS_WORDS, Scheduled, Shown, Sink, SinkStatus, Stuck, StuckKind,
-    Summary, TaskFilter, TaskRef, Told,
+    JournalError, KEPT_FOR, KeptValue, LIFECYCLE_MAX, Left, Lifecycle, LockWait, Migration, OpenTask,
+    RUN_BYTES_MAX, Refused, SINK_BATCH, STATUS_WORDS, Scheduled, Settled, Shown, Sink, SinkStatus, Stuck,
+    StuckKind, Summary, TaskFilter, TaskRef, Told,
 };
 pub use expression::{Evaluator, EvaluatorConfig, ExpressionFailed, serve_expressions};
 #[cfg(feature = "trial")]
 pub use expression::{Trial, Variable};
 pub use perform::{
-    BadResource, Direct, FolderAndNetwork, HttpError, HttpSender, RESOURCE_BYTES_MAX, ReadResource,
+    BadResource, ContainerConfig, Direct, FolderAndNetwork, HttpError, HttpSender, RESOURCE_BYTES_MAX,
+    ReadResource,
 };
 pub use program::{Incomplete, Program, Resources, Unsupported, WorkflowName, compile, compile_with};
 pub use rehearse::{Mismatch, Rehearsed, rehearse};

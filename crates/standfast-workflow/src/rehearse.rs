@@ -13,8 +13,8 @@ use standfast_model::Stamp;
 use standfast_model::workflow::{Expected, Period, Prepared, TestCase};
 
 use crate::ask::{
-    self, Answer, Asked, BuiltInRequest, HttpAnswer, HttpRequest, McpTransport, MqttDoes, ProcessAnswer,
-    ProcessProgram, Request,
+    self, Answer, Asked, BuiltInRequest, ContainerRequest, HttpAnswer, HttpRequest, McpTransport, MqttDoes,
+    ProcessAnswer, ProcessProgram, Request,
 };
 use crate::decide::{Cause, STEPS_MAX, World, decide};
 use crate::expression::Evaluator;
@@ -305,13 +305,10 @@ fn described(task: &str, asked: &Asked) -> Value {
                 ProcessProgram::JavaScript(text) => ("javascript", &**text),
                 ProcessProgram::Python(text) => ("python", &**text),
             };
-            let environment: Map<String, Value> = request
-                .environment
-                .iter()
-                .map(|(name, value)| (name.clone(), value.as_str().into()))
-                .collect();
+            let environment = named(&request.environment);
             json!({kind: text, "arguments": request.arguments, "environment": environment, "stdin": request.stdin})
         }
+        Request::Container(request) => by_container(request),
         Request::Mqtt(request) => {
             let broker = format!("{}:{}", request.host, request.port);
             match &request.does {
@@ -337,6 +334,28 @@ fn described(task: &str, asked: &Asked) -> Value {
     value
 }
 
+fn named(environment: &[(String, String)]) -> Map<String, Value> {
+    environment.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect()
+}
+
+fn by_container(request: &ContainerRequest) -> Value {
+    let ports = request.ports.iter();
+    let ports: Map<String, Value> = ports
+        .map(|port| (port.outside.to_string(), format!("{}/{}", port.inside, port.protocol).into()))
+        .collect();
+    let volumes = request.volumes.iter();
+    let volumes: Map<String, Value> = volumes
+        .map(|volume| {
+            let end = if volume.is_read_only { ":ro" } else { "" };
+            (volume.outside.display().to_string(), format!("{}{end}", volume.inside).into())
+        })
+        .collect();
+    json!({
+        "image": request.image, "name": request.name, "command": request.entrypoint, "arguments": request.arguments,
+        "environment": named(&request.environment), "ports": ports, "volumes": volumes, "stdin": request.stdin,
+    })
+}
+
 fn by_http(request: &HttpRequest) -> Value {
     let headers: Map<String, Value> = request
         .headers
@@ -356,6 +375,7 @@ fn summary(asked: &Asked) -> String {
         Request::Mcp(request) => format!("a server for {}", request.method),
         Request::Mqtt(request) => format!("the broker at {}:{}", request.host, request.port),
         Request::Process(_) => "for a process".to_owned(),
+        Request::Container(request) => format!("for a container of {}", request.image),
         Request::Run(request) => format!("for a run of {}", request.workflow),
         Request::BuiltIn(BuiltInRequest::Value { key, .. }) => format!("for the value of `{key}`"),
         Request::BuiltIn(BuiltInRequest::Lock { name, .. } | BuiltInRequest::Unlock { name, .. }) => {

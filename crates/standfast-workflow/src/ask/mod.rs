@@ -5,6 +5,7 @@ mod access;
 mod agent;
 mod asyncapi;
 mod built_in;
+mod container;
 mod grpc;
 mod http;
 mod mcp;
@@ -17,6 +18,7 @@ pub(crate) use self::access::sensitive;
 pub use self::access::{Client, Credential, Hidden, TokenWanted};
 pub(crate) use self::built_in::apply as apply_to_value;
 pub use self::built_in::{BuiltInRequest, VALUE_KEY_BYTES_MAX, ValueOperation};
+pub use self::container::{ContainerPort, ContainerRequest, ContainerVolume};
 pub(crate) use self::http::refused;
 pub(crate) use self::uri::{form, of_http, without_query};
 
@@ -70,6 +72,8 @@ pub enum Request {
     Mqtt(Box<MqttRequest>),
     /// A process.
     Process(ProcessRequest),
+    /// A container.
+    Container(Box<ContainerRequest>),
     /// Another run.
     Run(RunRequest),
     /// A function of ours.
@@ -263,7 +267,7 @@ pub struct RunRequest {
 pub enum Answer {
     /// By HTTP.
     Http(HttpAnswer),
-    /// By a process.
+    /// By a process, or by a container.
     Process(ProcessAnswer),
     /// By a run: what it yielded.
     Run(Arc<Value>),
@@ -307,6 +311,9 @@ pub(crate) fn request(world: &World<'_>, run: &Run, id: ScopeId, now: Stamp) -> 
         Step::Mcp(call) => Request::Mcp(mcp::request(&writing, call)?),
         Step::Grpc(call) => Request::Grpc(grpc::request(&writing, call)?),
         Step::Process(process) => Request::Process(process::request(&writing, process)?),
+        Step::Container(container) => {
+            Request::Container(Box::new(container::request(&writing, container, (run.id, id))?))
+        }
         Step::Subflow(subflow) => Request::Run(subflow::request(&writing, subflow)?),
         Step::BuiltIn(call) => Request::BuiltIn(built_in::request(&writing, &program.name.namespace, call)?),
         _ => return Err(unknown_task(&scope.task)),
@@ -325,6 +332,8 @@ pub(crate) fn request(world: &World<'_>, run: &Run, id: ScopeId, now: Stamp) -> 
         Some(length) => after(now, writing.seeing.period(length, writing.input, &writing.sight)?),
         // Another run may take as long as it does: it does not hang, it is driven. So does who holds a lock.
         None if matches!(request, Request::Run(_) | Request::BuiltIn(_)) => now.plus(WAIT_MAX),
+        // A container goes on without us, also while no process of ours runs.
+        None if matches!(request, Request::Container(_)) => now.plus(WAIT_MAX),
         // Messages come when they come.
         None if asyncapi::receives(&request) => now.plus(WAIT_MAX),
         None => now.plus(ANSWER_TIME_MAX),
@@ -372,7 +381,10 @@ pub(crate) fn answered(
         }
         (Step::Grpc(call), _, Answer::Grpc(messages)) => grpc::answered(call, &messages),
         (Step::Process(process), _, Answer::Process(answer)) => {
-            process::answered(process, answer, &scope.input)
+            process::answered("process", process.result, answer, &scope.input)
+        }
+        (Step::Container(container), _, Answer::Process(answer)) => {
+            process::answered("container", container.result, answer, &scope.input)
         }
         (_, _, Answer::Received(found)) => Ok(Arc::new(asyncapi::received(found))),
         (_, _, Answer::Run(output)) => Ok(output),

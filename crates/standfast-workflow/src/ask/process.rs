@@ -33,7 +33,7 @@ pub(super) fn request(writing: &Writing<'_>, process: &Process) -> Result<Proces
 }
 
 /// A text as it is, anything else as JSON.
-fn written(value: &Value) -> String {
+pub(super) fn written(value: &Value) -> String {
     as_text(value).unwrap_or_else(|| value.to_string())
 }
 
@@ -66,19 +66,20 @@ pub(super) fn environment(value: &Value) -> Result<Vec<(String, String)>, Proble
 }
 
 pub(super) fn answered(
-    process: &Process,
+    what: &str,
+    result: Await,
     answer: ProcessAnswer,
     input: &Arc<Value>,
 ) -> Result<Arc<Value>, Problem> {
     let ProcessAnswer { code, stdout, stderr } = answer;
     // Who asks for the code wants to decide about it; for everybody else a failed process is a failed task.
-    if code != 0 && !matches!(process.result, Await::Code | Await::All) {
+    if code != 0 && !matches!(result, Await::Code | Await::All) {
         let said: String = stderr.trim().chars().take(EXCERPT_MAX).collect();
         let said = if said.is_empty() { String::new() } else { format!(": {said}") };
-        return Err(Standard::Runtime.problem(format!("the process ended with code {code}{said}")));
+        return Err(Standard::Runtime.problem(format!("the {what} ended with code {code}{said}")));
     }
     let line = |text: String| Value::from(text.trim_end_matches('\n'));
-    Ok(match process.result {
+    Ok(match result {
         Await::Stdout => Arc::new(line(stdout)),
         Await::Stderr => Arc::new(line(stderr)),
         Await::Code => Arc::new(code.into()),

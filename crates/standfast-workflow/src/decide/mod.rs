@@ -403,6 +403,7 @@ impl Deciding<'_> {
             | Step::Mcp(_)
             | Step::Grpc(_)
             | Step::Process(_)
+            | Step::Container(_)
             | Step::Subflow(_)
             | Step::BuiltIn(_) => self.enter_scope(&begin, State::Asking),
         }

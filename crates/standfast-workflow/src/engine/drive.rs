@@ -313,6 +313,9 @@ impl Driving {
             self.engine.admitted(run.id, at);
         }
         self.engine.tell_lifecycle(told);
+        if self.program.runs_containers() {
+            self.engine.clears_up();
+        }
         if is_kept {
             self.keep(run.records);
         }

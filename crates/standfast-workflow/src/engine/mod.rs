@@ -10,6 +10,7 @@
 
 mod admission;
 mod awake;
+mod clearing;
 mod definitions;
 mod drive;
 mod events;
@@ -52,7 +53,7 @@ use tokio::sync::{Notify, oneshot, watch};
 pub use definitions::{BadDefinition, Definition};
 pub use events::EVENTS_KEPT_FOR;
 pub use human::{BadTaskRef, OpenTask, TaskFilter, TaskRef};
-pub use invoke::Invoke;
+pub use invoke::{Invoke, Left, Settled};
 pub use journal::{JournalError, KEPT_FOR, RUN_BYTES_MAX, STATUS_WORDS, Summary};
 pub use lifecycle::{LIFECYCLE_MAX, Lifecycle, Told};
 pub use locks::LockWait;
@@ -152,6 +153,8 @@ struct Inner {
     rng: Mutex<Rng>,
     /// Something may be due earlier, or there is room for another run.
     changed: Notify,
+    /// Something may be to be cleared up outside.
+    clearing: Notify,
     /// This process was told which workflows there are.
     is_told: AtomicBool,
     /// What was left behind by the process before has not all got on yet.
@@ -198,6 +201,7 @@ impl Engine {
             outbox: outbox::Outbox::default(),
             rng: Mutex::new(Rng::from_entropy()),
             changed: Notify::new(),
+            clearing: Notify::new(),
             is_told: AtomicBool::new(false),
             is_trying: AtomicBool::new(false),
             stopped: watch::Sender::new(None),
@@ -216,6 +220,8 @@ impl Engine {
             OnStop::Abort,
             async move { sending.send_lifecycle().await },
         );
+        let clearing = engine.clone();
+        engine.0.tasks.spawn("workflow clearing", OnStop::Abort, async move { clearing.clear_up().await });
         let marking = engine.clone();
         engine.0.tasks.spawn("workflow mark", OnStop::Abort, async move { marking.keep_marking().await });
         Ok(engine)
@@ -228,6 +234,9 @@ impl Engine {
     /// When it cannot be kept.
     pub async fn define(&self, definition: Definition) -> Result<(), Refused> {
         let name = definition.program.name().clone();
+        if definition.program.runs_containers() {
+            self.clears_up();
+        }
         self.0.journal.put_definition(&name, definition.program.digest(), &definition.kept()).await?;
         self.definitions().add(definition);
         self.schedule(&name).await

@@ -2,6 +2,7 @@
 
 mod agent;
 mod caller;
+mod container;
 mod digest;
 mod grpc;
 mod http;
@@ -17,13 +18,15 @@ mod rpc;
 use async_trait::async_trait;
 use standfast_runtime::Clock;
 
+pub use container::ContainerConfig;
 pub use http::{HttpError, HttpSender};
 pub use resource::{BadResource, FolderAndNetwork, RESOURCE_BYTES_MAX, ReadResource};
 
 use self::caller::Caller;
+use self::container::Containers;
 use self::grpc::GrpcSender;
 use crate::ask::{Answer, Asked, Request};
-use crate::engine::Invoke;
+use crate::engine::{Invoke, Left, Settled};
 use crate::run::{Problem, Standard};
 
 /// Carries requests straight to where they go, and runs processes on this machine. Cheap to clone.
@@ -32,12 +35,21 @@ pub struct Direct {
     clock: Clock,
     caller: Caller,
     grpc: GrpcSender,
+    containers: Containers,
 }
 
 impl Direct {
     /// Over the machine's network, with the certificates that the machine trusts.
     pub fn new(clock: Clock) -> Self {
-        Self { clock, caller: Caller::new(clock), grpc: GrpcSender::new() }
+        let containers = Containers::new(clock, ContainerConfig::default());
+        Self { clock, caller: Caller::new(clock), grpc: GrpcSender::new(), containers }
+    }
+
+    /// The same, with containers as this says.
+    #[must_use]
+    pub fn with_containers(mut self, config: ContainerConfig) -> Self {
+        self.containers = Containers::new(self.clock, config);
+        self
     }
 }
 
@@ -53,9 +65,18 @@ impl Invoke for Direct {
             }
             Request::Mqtt(request) => mqtt::ask(&self.clock, request, asked.deadline).await,
             Request::Process(request) => process::run(request).await,
+            Request::Container(request) => self.containers.run(request, &asked.key).await,
             Request::Run(_) | Request::BuiltIn(_) => {
                 Err(Standard::Runtime.problem("the engine does this itself"))
             }
         }
+    }
+
+    async fn left(&self) -> Result<Vec<Left>, Problem> {
+        self.containers.left().await
+    }
+
+    async fn settle(&self, left: &Left) -> Result<Settled, Problem> {
+        self.containers.settle(left).await
     }
 }

@@ -1,5 +1,6 @@
 mod access;
 mod calls;
+mod container;
 mod grpc;
 mod human;
 mod outside;
@@ -518,7 +519,7 @@ impl Building<'_> {
     fn run(&mut self, run: &language::Run, pointer: &str) -> Step {
         let result = run.result;
         match &run.kind {
-            RunKind::Container(_) => self.cannot(pointer, "a container"),
+            RunKind::Container(container) => self.container(container, run, pointer),
             RunKind::Workflow(subflow) => Step::Subflow(Box::new(Subflow {
                 name: WorkflowName {
                     namespace: subflow.namespace.clone(),

@@ -20,7 +20,8 @@ use std::time::Duration;
 use serde_json::Value;
 use standfast_model::Priority;
 pub(crate) use standfast_model::workflow::{
-    Await, CatchUp, Failures, HttpOutput, Overlap, Parallel, Period, Read, ScheduleOptions,
+    Await, CatchUp, Cleanup, Failures, HttpOutput, Overlap, Parallel, Period, PullPolicy, Read,
+    ScheduleOptions,
 };
 
 pub(crate) use asyncapi::{Channel, Wire};
@@ -211,6 +212,7 @@ pub(crate) enum Step {
     Mcp(Box<Mcp>),
     Grpc(Box<Grpc>),
     Process(Box<Process>),
+    Container(Box<Container>),
     Subflow(Box<Subflow>),
     BuiltIn(Box<BuiltIn>),
 }
@@ -267,6 +269,7 @@ impl Step {
             Self::Mcp(_) => "call: mcp",
             Self::Grpc(_) => "call: grpc",
             Self::Process(_) => "run: shell or script",
+            Self::Container(_) => "run: container",
             Self::Subflow(_) => "run: workflow",
             Self::BuiltIn(call) => call.function.word(),
         }
@@ -567,6 +570,25 @@ pub(crate) enum Runs {
     Script { language: Language, code: Arc<str> },
 }
 
+/// A container that is run.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) image: Form,
+    pub(crate) name: Option<Form>,
+    pub(crate) command: Option<Form>,
+    pub(crate) arguments: Vec<Form>,
+    pub(crate) ports: Option<Form>,
+    pub(crate) volumes: Option<Form>,
+    pub(crate) environment: Option<Form>,
+    pub(crate) stdin: Option<Form>,
+    pub(crate) pull: PullPolicy,
+    pub(crate) cleanup: Cleanup,
+    /// How long after its end it is removed; only with [`Cleanup::Eventually`].
+    pub(crate) after: Option<Length>,
+    pub(crate) awaited: bool,
+    pub(crate) result: Await,
+}
+
 /// The languages of scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Language {
@@ -598,6 +620,11 @@ impl Program {
     /// Whether all its expressions can be evaluated where they are: none takes long enough to be in the way of others.
     pub(crate) fn is_cheap(&self) -> bool {
         self.filters.iter().all(Filter::is_cheap)
+    }
+
+    /// Whether any of its tasks runs a container.
+    pub(crate) fn runs_containers(&self) -> bool {
+        self.tasks.iter().any(|task| matches!(task.step, Step::Container(_)))
     }
 
     /// Whether any of its expressions reads `$secrets`.

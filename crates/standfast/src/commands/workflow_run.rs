@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use standfast_runtime::{Clock, Tasks};
 use standfast_store::{EmbeddedOptions, EmbeddedStore, MemoryStore, Store};
 use standfast_workflow::{
-    Direct, Engine, EngineConfig, Evaluator, EvaluatorConfig, Refused, RunId, Secrets, Shown, Status,
-    Summary, sealed,
+    ContainerConfig, Direct, Engine, EngineConfig, Evaluator, EvaluatorConfig, Refused, RunId, Secrets,
+    Shown, Status, Summary, sealed,
 };
 
 use super::Call;
@@ -54,7 +54,9 @@ pub(super) fn run(args: &WorkflowRunArgs, call: &Call) -> Result<u8, Failure> {
         };
         let store = sealed(store, keys).await.map_err(|why| Failure::input(why.to_string()))?;
         let config = EngineConfig { secrets, ..EngineConfig::default() };
-        let invoke = Arc::new(Direct::new(clock));
+        let folder = args.file.parent().map(|folder| call.surroundings.working_dir.join(folder));
+        let containers = ContainerConfig::of(&call.surroundings.variables, folder);
+        let invoke = Arc::new(Direct::new(clock).with_containers(containers));
         let engine = Engine::open(store, clock, tasks.clone(), evaluator(call), invoke, config)
             .await
             .map_err(|why| Failure::because_of("the engine cannot be opened", &why))?;
@@ -65,6 +67,8 @@ pub(super) fn run(args: &WorkflowRunArgs, call: &Call) -> Result<u8, Failure> {
         let id = engine.start(&name, Arc::new(input), args.key.as_deref()).await.map_err(refused)?;
         let ended = watch(&engine, id, args, call).await;
         let shown = engine.show(id).await.map_err(refused);
+        // Nobody comes back to a store in memory.
+        engine.clear_up_now(args.store.is_none()).await;
         tasks.shutdown(&clock, STOP_MAX).await;
         let Some(summary) = ended? else { return interrupted(args, id, call) };
         report(&summary, &shown?, args, call)
