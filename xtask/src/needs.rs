@@ -27,6 +27,24 @@ const NEEDS: &[Need] = &[
         dnf: "mosquitto",
         what_for: "the tests of workflows with a broker of messages",
     },
+    Need {
+        programs: &["podman"],
+        apt: "podman",
+        dnf: "podman",
+        what_for: "the tests of workflows that run containers",
+    },
+    Need {
+        programs: &["runc"],
+        apt: "runc",
+        dnf: "runc",
+        what_for: "containers where cgroups are of both versions",
+    },
+    Need {
+        programs: &["busybox"],
+        apt: "busybox-static",
+        dnf: "busybox",
+        what_for: "the image of containers in tests",
+    },
     Need { programs: &["curl"], apt: "curl", dnf: "curl", what_for: "the examples of the state API's page" },
     Need {
         programs: &["chromium", "chromium-browser", "google-chrome"],

@@ -4,6 +4,7 @@ mod agents;
 mod api;
 mod asyncapi;
 mod conformance;
+mod containers;
 mod crash;
 mod documents;
 mod engine;

@@ -121,8 +121,17 @@ impl Rig {
         config: EngineConfig,
         service: Service,
     ) -> Result<Self, JournalError> {
+        Self::try_through(store, config, service, Arc::new(Direct::new(Clock::system()))).await
+    }
+
+    /// The same, where requests go by this.
+    pub(crate) async fn try_through(
+        store: Arc<dyn Store>,
+        config: EngineConfig,
+        service: Service,
+        invoke: Arc<Direct>,
+    ) -> Result<Self, JournalError> {
         let (clock, tasks) = (Clock::system(), Tasks::new());
-        let invoke = Arc::new(Direct::new(clock));
         let opened = Engine::open(store, clock, tasks.clone(), evaluator(), invoke, config).await;
         match opened {
             Ok(engine) => Ok(Self { engine, clock, tasks, service }),
