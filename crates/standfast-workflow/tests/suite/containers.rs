@@ -88,7 +88,7 @@ impl Podman {
         let text = done(&listed.unwrap());
         text.lines()
             .filter_map(|line| line.split_once(' '))
-            .map(|(name, state)| (name.to_owned(), state == "running"))
+            .map(|(name, state)| (name.to_owned(), state == "running" || state.starts_with("Up")))
             .collect()
     }
 
@@ -187,16 +187,13 @@ async fn a_container_is_given_what_the_task_says_and_yields_what_it_wrote() {
             "        return: code\n",
             json!(1),
         ),
-        ("command: 'wc -c', stdin: '${ [range(200000)] | map(\"x\") | join(\"\") }'", "", json!("200000")),
-        (
-            "command: 'echo unread', stdin: '${ [range(200000)] | map(\"x\") | join(\"\") }'",
-            "",
-            json!("unread"),
-        ),
+        ("command: 'wc -c', stdin: '${ .long }'", "", json!("200000")),
+        ("command: 'echo unread', stdin: '${ .long }'", "", json!("unread")),
         ("command: 'cat', stdin: '${ .n }'", "", json!("1")),
-        ("command: 'echo x'", "        return: none\n", json!({"n": 1})),
+        ("command: 'echo x'", "        return: none\n      output: { as: .n }\n", json!(1)),
     ] {
-        let ended = rig.run(&document(rest, more), json!({"n": 1})).await;
+        let input = json!({"n": 1, "long": "x".repeat(200_000)});
+        let ended = rig.run(&document(rest, more), input).await;
         assert_eq!(ended.output.as_deref(), Some(&expected), "{rest}: {:?}", ended.problem);
     }
     for (rest, expected, says) in [
@@ -294,9 +291,9 @@ async fn one_that_got_part_of_its_input_is_begun_anew() {
     let podman = Podman::start().await;
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Clock::system()));
     let rig = podman.try_rig(&store, Service::start().await).await.unwrap();
-    let fed = format!("{GATED}, stdin: '${{ [range(250000)] | map(\"x\") | join(\"\") }}'");
+    let fed = format!("{GATED}, stdin: '${{ .long }}'");
     let name = rig.define("fed", &document(&fed, "")).await;
-    let id = rig.start(&name, json!({})).await;
+    let id = rig.start(&name, json!({"long": "x".repeat(250_000)})).await;
     podman.wrote("log", 6).await;
     let service = rig.crash().await;
     std::fs::write(podman.data("go"), "").unwrap();
