@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::run::{Problem, Standard};
 
-/// Sockets that are tried when nothing is said, the first that is there counts.
-const SOCKETS: [&str; 3] = ["/var/run/docker.sock", "/run/podman/podman.sock", "/run/docker.sock"];
+/// Sockets that are tried when nothing is said, around those of the user; the first that is there counts.
+const DOCKER: &str = "/var/run/docker.sock";
+const PODMAN: &str = "/run/podman/podman.sock";
 /// There is nobody to run containers.
 const NO_ENGINE: &str = "urn:standfast:error:no-container-engine";
 
@@ -60,12 +61,8 @@ impl ContainerConfig {
         }
         let own = self.sockets.as_ref();
         let own = own.map(|folder| [folder.join("podman/podman.sock"), folder.join("docker.sock")]);
-        let all: Vec<PathBuf> = SOCKETS[..1]
-            .iter()
-            .map(PathBuf::from)
-            .chain(own.into_iter().flatten())
-            .chain(SOCKETS[1..].iter().map(PathBuf::from))
-            .collect();
+        let all: Vec<PathBuf> =
+            [DOCKER.into()].into_iter().chain(own.into_iter().flatten()).chain([PODMAN.into()]).collect();
         if let Some(found) = all.iter().find(|path| path.exists()) {
             return Ok(found.clone());
         }
