@@ -76,6 +76,13 @@ pub enum Request {
     BuiltIn(BuiltInRequest),
 }
 
+impl Request {
+    /// Whether it asks for messages, which may be long in coming.
+    pub(crate) fn waits_for_messages(&self) -> bool {
+        matches!(self, Self::Mqtt(request) if matches!(request.does, MqttDoes::Receive { .. }))
+    }
+}
+
 /// A request by HTTP.
 #[derive(Debug, Clone)]
 pub struct HttpRequest {
@@ -192,8 +199,10 @@ pub enum MqttDoes {
         topic: String,
         /// How surely.
         qos: u8,
-        /// Those that were taken lately, by their keys.
+        /// By their keys, those that were taken and may be sent again.
         taken: Vec<Digest>,
+        /// The same of what other steps took, or earlier attempts at this one.
+        seen: Vec<Digest>,
         /// Until when, if that is said.
         until: Option<Stamp>,
     },
@@ -202,10 +211,12 @@ pub enum MqttDoes {
 }
 
 /// Messages that came.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Received {
     /// Each with what names it, if it may come again.
     pub messages: Vec<(Option<Digest>, Value)>,
+    /// What names messages that were taken before, and that do not come again from now on: others may be named so.
+    pub acknowledged: Vec<Digest>,
     /// Whether the time for messages is over.
     pub is_over: bool,
 }
@@ -326,7 +337,7 @@ pub(crate) fn request(world: &World<'_>, run: &Run, id: ScopeId, now: Stamp) -> 
         // Another run may take as long as it does: it does not hang, it is driven. So does who holds a lock.
         None if matches!(request, Request::Run(_) | Request::BuiltIn(_)) => now.plus(WAIT_MAX),
         // Messages come when they come.
-        None if asyncapi::receives(&request) => now.plus(WAIT_MAX),
+        None if request.waits_for_messages() => now.plus(WAIT_MAX),
         None => now.plus(ANSWER_TIME_MAX),
     };
     let deadline = deadlines.fold(longest, Stamp::min);
