@@ -37,6 +37,8 @@ use crate::{World, decide::VALUE_BYTES_MAX};
 pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(300);
 /// Longest answer that is read, in bytes.
 pub const ANSWER_BYTES_MAX: usize = VALUE_BYTES_MAX;
+/// Most messages that are sent or read in one stream.
+pub(crate) const MESSAGES_MAX: usize = 1_000;
 
 /// What a task asks outside.
 #[derive(Debug, Clone)]
