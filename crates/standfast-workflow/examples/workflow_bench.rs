@@ -3,6 +3,7 @@
 //!
 //! - `workflow_bench steps FOLDER RUNS AT_A_TIME KIND`: runs of three tasks of a kind that ask nobody outside; with a
 //!   key file behind KIND, what is kept is sealed.
+//! - `workflow_bench long FOLDER STEPS`: one run of so many steps, one after the other, in a loop.
 //! - `workflow_bench sleep FOLDER RUNS AFTER SECONDS`: starts runs that wait until they are due, spread over SECONDS from AFTER seconds
 //!   from now on, and stops when all sleep.
 //! - `workflow_bench wake FOLDER FOR`: takes them over; tells how long that took, how much memory they take, and for so many seconds
@@ -49,6 +50,7 @@ async fn main() -> Anyhow<()> {
         ["steps", folder, runs, at_a_time, kind, ref keys @ ..] => {
             steps(folder, runs.parse()?, at_a_time.parse()?, kind, keys).await
         }
+        ["long", folder, steps] => long(folder, steps.parse()?).await,
         ["sleep", folder, runs, after, seconds] => {
             sleep(folder, runs.parse()?, Duration::from_secs(after.parse()?), seconds.parse()?).await
         }
@@ -159,6 +161,17 @@ async fn steps(folder: &str, runs: u64, at_a_time: usize, kind: &str, keys: &[&s
     })
     .await?;
     tell("steps", runs, from, cpu, &json!({"kind": kind, "atATime": at_a_time, "ms": quantiles(&took)}))
+}
+
+async fn long(folder: &str, steps: u64) -> Anyhow<()> {
+    let engine = open(folder, Duration::from_secs(2)).await?;
+    let rest = "do: [ { add: { set: { n: '${ .n + 2 }', of: '${ .of }' } } }, \
+                { again: { switch: [ { more: { when: '.n < .of', then: add } } ] } } ]";
+    let name = define(&engine, rest).await?;
+    let (from, cpu) = (Instant::now(), cpu_seconds()?);
+    let id = engine.start(&name, Arc::new(json!({"n": 0, "of": steps})), None).await?;
+    completed(&engine, id).await?;
+    tell("long", steps, from, cpu, &Value::Null)
 }
 
 async fn sleep(folder: &str, runs: u64, after: Duration, seconds: u64) -> Anyhow<()> {

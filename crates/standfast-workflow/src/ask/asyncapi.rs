@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use super::uri::{encode, of_http};
 use super::{HttpRequest, MqttDoes, MqttRequest, Received, Request, Writing, access, http};
-use crate::decide::{OVER, RECEIVED, as_text};
+use crate::decide::{ACKNOWLEDGED, OVER, RECEIVED, as_text};
 use crate::program::{Access, Channel, Form, Publish, Subscription, Wire, after};
 use crate::run::{Digest, Problem, Run, Scope, ScopeId, Standard};
 
-/// Messages that a broker may not know yet to have been taken: more than it sends without being told that one was.
-const TAKEN_MAX: usize = 64;
+/// Longest text of a packet, in bytes: its length has two (MQTT 5, 1.5.4).
+const TEXT_BYTES_MAX: usize = 65_535;
 /// Of brokers, unless their address says otherwise.
 const PORT: u16 = 1883;
 const TLS_PORT: u16 = 8883;
@@ -54,8 +54,14 @@ pub(super) fn request(writing: &Writing<'_>, call: &Publish) -> Result<Request, 
         Wire::Mqtt { qos, retain } => {
             http::name_step(writing, &mut headers)?;
             let topic = filled(&channel.place, &variables, channel, str::to_owned)?;
-            if topic.is_empty() || topic.contains(['+', '#', '\0']) {
+            if topic.is_empty() || topic.len() > TEXT_BYTES_MAX || topic.contains(['+', '#', '\0']) {
+                let topic: String = topic.chars().take(200).collect();
                 return Err(wrong(format!("`{topic}` is no topic that messages can be sent to")));
+            }
+            if let Some((name, _)) = headers.iter().find(|(_, value)| value.len() > TEXT_BYTES_MAX) {
+                let detail =
+                    format!("the header `{name}` has more than {TEXT_BYTES_MAX} bytes, MQTT allows no more");
+                return Err(wrong(detail));
             }
             let does = MqttDoes::Send { topic, qos: *qos, retain: *retain, headers, body };
             mqtt(writing, channel, call.access.as_ref(), &variables, does)
@@ -85,8 +91,11 @@ pub(super) fn receive(
             }
             None => None,
         };
-        let taken = run.taken.iter().rev().filter(|taken| taken.scope == id).take(TAKEN_MAX);
-        MqttDoes::Receive { topic, qos, taken: taken.map(|taken| taken.key.clone()).collect(), until }
+        let keys = |is_own| {
+            let taken = run.taken.iter().filter(|taken| (taken.scope == id) == is_own);
+            taken.map(|taken| taken.key.clone()).collect()
+        };
+        MqttDoes::Receive { topic, qos, taken: keys(true), seen: keys(false), until }
     };
     mqtt(writing, channel, from.access.as_ref(), &variables, does)
 }
@@ -97,7 +106,8 @@ pub(super) fn received(found: Received) -> Value {
         Some(key) => json!([key.as_str(), message]),
         None => message,
     });
-    json!({RECEIVED: messages.collect::<Vec<_>>(), OVER: found.is_over})
+    let acknowledged: Vec<&str> = found.acknowledged.iter().map(Digest::as_str).collect();
+    json!({RECEIVED: messages.collect::<Vec<_>>(), ACKNOWLEDGED: acknowledged, OVER: found.is_over})
 }
 
 fn mqtt(
@@ -153,9 +163,4 @@ fn filled(
         return Err(wrong(format!("the variable `{name}` is missing: give it under `server.variables`")));
     }
     Ok(address)
-}
-
-/// Whether it asks for messages.
-pub(super) fn receives(request: &Request) -> bool {
-    matches!(request, Request::Mqtt(request) if matches!(request.does, MqttDoes::Receive { .. }))
 }

@@ -39,6 +39,8 @@ use crate::{World, decide::VALUE_BYTES_MAX};
 pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(300);
 /// Longest answer that is read, in bytes.
 pub const ANSWER_BYTES_MAX: usize = VALUE_BYTES_MAX;
+/// Most messages that are sent or read in one stream.
+pub(crate) const MESSAGES_MAX: usize = 1_000;
 
 /// What a task asks outside.
 #[derive(Debug, Clone)]
@@ -78,6 +80,13 @@ pub enum Request {
     Run(RunRequest),
     /// A function of ours.
     BuiltIn(BuiltInRequest),
+}
+
+impl Request {
+    /// Whether it asks for messages, which may be long in coming.
+    pub(crate) fn waits_for_messages(&self) -> bool {
+        matches!(self, Self::Mqtt(request) if matches!(request.does, MqttDoes::Receive { .. }))
+    }
 }
 
 /// A request by HTTP.
@@ -196,8 +205,10 @@ pub enum MqttDoes {
         topic: String,
         /// How surely.
         qos: u8,
-        /// Those that were taken lately, by their keys.
+        /// By their keys, those that were taken and may be sent again.
         taken: Vec<Digest>,
+        /// The same of what other steps took, or earlier attempts at this one.
+        seen: Vec<Digest>,
         /// Until when, if that is said.
         until: Option<Stamp>,
     },
@@ -206,10 +217,12 @@ pub enum MqttDoes {
 }
 
 /// Messages that came.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Received {
     /// Each with what names it, if it may come again.
     pub messages: Vec<(Option<Digest>, Value)>,
+    /// What names messages that were taken before, and that do not come again from now on: others may be named so.
+    pub acknowledged: Vec<Digest>,
     /// Whether the time for messages is over.
     pub is_over: bool,
 }
@@ -335,7 +348,7 @@ pub(crate) fn request(world: &World<'_>, run: &Run, id: ScopeId, now: Stamp) -> 
         // A container goes on without us, also while no process of ours runs.
         None if matches!(request, Request::Container(_)) => now.plus(WAIT_MAX),
         // Messages come when they come.
-        None if asyncapi::receives(&request) => now.plus(WAIT_MAX),
+        None if request.waits_for_messages() => now.plus(WAIT_MAX),
         None => now.plus(ANSWER_TIME_MAX),
     };
     let deadline = deadlines.fold(longest, Stamp::min);

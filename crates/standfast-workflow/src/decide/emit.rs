@@ -38,7 +38,8 @@ fn id(deciding: &Deciding<'_>, begin: &Begin<'_>) -> String {
     let ordinal = deciding.run.scopes.get(&begin.parent).map_or(0, |scope| scope.begun);
     let task = &deciding.world.program.task(begin.id).pointer;
     let name = deciding.run.name_within(begin.parent, task);
-    let id = format!("{}#{ordinal}{name}", deciding.run.key(begin.parent));
+    let run = &deciding.run;
+    let id = format!("{}{}#{ordinal}{name}", run.key(begin.parent), run.round(begin.parent));
     // One that was undone and is published again is another event.
     match deciding.run.times_undone(begin.parent, &deciding.run.place(begin.parent, ordinal, task)) {
         0 => id,

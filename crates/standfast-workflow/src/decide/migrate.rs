@@ -182,7 +182,7 @@ impl<'p> Judging<'p> {
                 self.refuse(&scope.task, why);
             }
             (State::Listening(listening), Step::Listen(one), Step::Listen(other)) => {
-                self.listens(id, &scope.task, listening, one, other);
+                self.listens(id, &scope.task, listening, one, (other, after.human.is_some()));
             }
             (State::Receiving(_), ..) if self.differs(before, after) => {
                 let why = format!("it receives messages, and version {version} does that otherwise");
@@ -234,14 +234,24 @@ impl<'p> Judging<'p> {
         }
     }
 
-    fn listens(&mut self, id: ScopeId, task: &str, listening: &Listening, before: &Listen, after: &Listen) {
-        let nothing =
-            |listen: &Listen| Listening { human: listening.human.clone(), ..nothing_yet(&listen.to) };
-        if *listening == nothing(before) {
-            let anew = nothing(after);
-            if anew != *listening {
-                self.verdict.migrated.listening.insert(id, anew);
-            }
+    fn listens(
+        &mut self,
+        id: ScopeId,
+        task: &str,
+        listening: &Listening,
+        before: &Listen,
+        (after, asks): (&Listen, bool),
+    ) {
+        let human = listening.human.clone();
+        // What no person is asked any more nobody could answer.
+        let still = human.clone().filter(|_| asks);
+        let has_taken = *listening != Listening { human, ..nothing_yet(&before.to) };
+        let so_far = if has_taken { listening.clone() } else { nothing_yet(&after.to) };
+        let anew = Listening { human: still, ..so_far };
+        if anew != *listening {
+            self.verdict.migrated.listening.insert(id, anew);
+        }
+        if !has_taken {
             return;
         }
         let each = |listen: &Listen| listen.each.is_some();

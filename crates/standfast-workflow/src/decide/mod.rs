@@ -34,11 +34,10 @@ pub(crate) use limits::{for_rate, for_slot};
 pub(crate) use listen::{event_key, gather, is_full, nothing_yet};
 pub use migrate::Remark;
 pub(crate) use migrate::{Verdict, judge};
-pub(crate) use receive::{OVER, RECEIVED};
+pub(crate) use receive::{ACKNOWLEDGED, OVER, RECEIVED};
 pub use sight::World;
 pub(crate) use sight::{Seeing, Sight, as_text, kept_secret, kind_of, mistakes, over_limits, size_of};
-pub(crate) use signal::ANSWERS;
-pub(crate) use signal::has_no_room;
+pub(crate) use signal::{ANSWERS, answers, has_no_room};
 pub use standfast_model::workflow::SIGNAL_TYPE;
 pub use undo::UNDO_BYTES_MAX;
 
@@ -581,6 +580,7 @@ fn bytes_of(event: &Event) -> usize {
         | Event::Skipped { .. }
         | Event::Failed { .. }
         | Event::Iterated { .. }
+        | Event::Acknowledged { .. }
         | Event::Faulted { .. }
         | Event::Migrated(_)
         | Event::Held

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::sight::within_limits;
 use super::{Deciding, Sight, listen};
 use crate::program::{Enough, Subscription, Task};
 use crate::run::{Digest, Event, Listening, Problem, ScopeId};
 
-/// In an answer: what was received, each with its key; and whether the time for more is over.
+/// In an answer: what was received, each with its key; the keys of what is not sent again; and whether the time for more is over.
 pub(crate) const RECEIVED: &str = "received";
+pub(crate) const ACKNOWLEDGED: &str = "acknowledged";
 pub(crate) const OVER: &str = "over";
 
 pub(super) fn answered(deciding: &mut Deciding<'_>, id: ScopeId, answer: &Result<Arc<Value>, Problem>) {
@@ -30,6 +32,12 @@ pub(super) fn answered(deciding: &mut Deciding<'_>, id: ScopeId, answer: &Result
 }
 
 fn take_all(deciding: &mut Deciding<'_>, id: ScopeId, answer: &Value) -> Result<(), Problem> {
+    let acknowledged = answer.get(ACKNOWLEDGED).and_then(Value::as_array).into_iter().flatten();
+    let keys = acknowledged.filter_map(Value::as_str).map(Digest::from_text);
+    let keys: Vec<Digest> = keys.filter(|key| deciding.run.has_taken(key, Some(id))).collect();
+    if !keys.is_empty() {
+        deciding.note(Event::Acknowledged { scope: id, keys });
+    }
     // A recorded answer may be the messages alone.
     let messages = answer.get(RECEIVED).unwrap_or(answer).as_array().map_or(&[][..], Vec::as_slice);
     for message in messages {
@@ -61,6 +69,8 @@ fn take(
     let (Some(listening), Some(parent)) = (scope.state.listening(), scope.parent) else { return Ok(true) };
     let Some((task, subscription)) = subscription_of(deciding, &scope.task) else { return Ok(true) };
     let sight = Sight::of_scope(parent, task, scope);
+    within_limits("a message", message)?;
+
     if let Some(filter) = subscription.filter
         && !deciding.holds(filter, message, &sight)?
     {
@@ -80,7 +90,7 @@ fn take(
     let is_enough = match subscription.enough {
         Enough::Amount(amount) => listening.consumed.len() + 1 >= amount as usize,
         Enough::While(condition) => !deciding.holds(condition, &all(listening, Some(message)), &sight)?,
-        Enough::Until(_) => false,
+        Enough::Until(condition) => deciding.holds(condition, &all(listening, Some(message)), &sight)?,
     };
     consumed(deciding, id, Some(Arc::clone(message)), key, is_enough);
     Ok(is_enough)

@@ -16,7 +16,7 @@ const SIGNALS_BYTES_MAX: usize = 1 << 20;
 pub(crate) const ANSWERS: &str = "standfasttask";
 
 /// Which task an event is the answer to, if to one.
-pub(super) fn answers(event: &Value) -> Option<ScopeId> {
+pub(crate) fn answers(event: &Value) -> Option<ScopeId> {
     let number = event.get(ANSWERS)?.as_str()?.parse().unwrap_or(u32::MAX);
     Some(ScopeId(number))
 }
@@ -34,7 +34,10 @@ pub(super) fn arrives(deciding: &mut Deciding<'_>, event: &Arc<Value>) {
     if answers.is_some_and(|id| deciding.run.human_tasks().all(|(open, _)| open != id)) {
         return;
     }
-    let is_kept = deciding.run.signals.iter().any(|signal| signal.key == key);
+    // One is enough: the second could never be taken.
+    let is_same =
+        |signal: &Signal| signal.key == key || answers.is_some() && self::answers(&signal.event) == answers;
+    let is_kept = deciding.run.signals.iter().any(is_same);
     if !is_kept && !deciding.run.has_taken(&key, None) {
         deciding.note(Event::Signalled { signal: Signal { key, event: Arc::clone(event) } });
     }

@@ -19,7 +19,7 @@ use crate::run::{Run, RunId};
 /// Most that may happen to a run while it is busy with something that happened before.
 const INBOX_MAX: usize = 256;
 /// How long who tells a run something waits for room on the disk.
-const FULL_PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const FULL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Tells how a run is, once what it was told is written.
 pub(super) type Answer = oneshot::Receiver<Result<Run, Refused>>;
@@ -64,6 +64,16 @@ impl Engine {
 
     /// How the run is when what it was told is written.
     pub(super) async fn answered(&self, id: RunId, answer: Answer) -> Result<Run, Refused> {
+        self.answered_within(id, answer, FULL_PATIENCE).await
+    }
+
+    /// The same; of a store without room it is waited for so long.
+    pub(super) async fn answered_within(
+        &self,
+        id: RunId,
+        answer: Answer,
+        patience: Duration,
+    ) -> Result<Run, Refused> {
         tokio::select! {
             biased;
             answer = answer => match answer {
@@ -71,7 +81,7 @@ impl Engine {
                 // It ended before it read this, or it is not driven any more.
                 Err(_) => Err(self.why_gone(id).await),
             },
-            () = self.journal().is_full_for(FULL_PATIENCE) => Err(Refused::Delayed),
+            () = self.journal().is_full_for(patience) => Err(Refused::Delayed),
         }
     }
 

@@ -16,6 +16,7 @@ use super::journal::{Beside, JournalError, Sleeper};
 use super::limited::Begun;
 use super::runs::Crowd;
 use super::values::Effect;
+use super::within::Patient;
 use super::{Engine, Refused};
 use crate::ask::{self, Answer, BuiltInRequest, Request};
 use crate::decide::{Cause, Turn, World, decide, has_no_room, is_full};
@@ -515,6 +516,11 @@ async fn ask_one(
             Request::BuiltIn(BuiltInRequest::Unlock { namespace, name }) => {
                 let (value, effect) = engine.release_lock((run.id, scope), (namespace, name)).await?;
                 Ok((Answer::Value(value), Some(effect)))
+            }
+            request if request.waits_for_messages() => {
+                // They come when they come; meanwhile others have its room in memory.
+                let _patient = Patient::new(engine, run.id);
+                Ok((engine.invoke(&asked).await?, None))
             }
             _ => Ok((engine.invoke(&asked).await?, None)),
         }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use standfast_model::Stamp;
 use standfast_store::{BATCH_WRITES_MAX, Batch, Scan, Space};
 
-use super::awake::Answer;
+use super::awake::{Answer, FULL_PATIENCE};
 use super::refused::{check_event, check_limits};
 use super::waiters::Waiters;
 use super::{Engine, JournalError, Refused};
@@ -349,10 +349,17 @@ impl Giving<'_> {
     }
 
     async fn answers(&mut self) -> Result<(), Refused> {
+        let mut patience = FULL_PATIENCE;
         for (at, id, answer) in std::mem::take(&mut self.told) {
-            match self.engine.answered(id, answer).await {
+            match self.engine.answered_within(id, answer, patience).await {
                 Ok(_) => self.given[at] += 1,
-                Err(why) => self.note(why)?,
+                Err(why) => {
+                    // Once for all of them.
+                    if why == Refused::Delayed {
+                        patience = Duration::ZERO;
+                    }
+                    self.note(why)?;
+                }
             }
         }
         Ok(())

@@ -115,9 +115,14 @@ pub(super) fn changes(
     workflow: &WorkflowName,
 ) -> Vec<(TaskRef, Option<OpenTask>)> {
     let run = after.id;
-    let was_open = |id: ScopeId| before.human_tasks().any(|(open, _)| open == id);
     let is_open = |id: ScopeId| after.human_tasks().any(|(open, _)| open == id);
-    let opened = after.human_tasks().filter(|(id, _)| !was_open(*id)).filter_map(|(scope, human)| {
+    // Of another version of the document it may stand elsewhere.
+    let is_as_before = |id: ScopeId, human: &Arc<HumanTask>| {
+        before.definition == after.definition
+            && before.human_tasks().any(|(open, asked)| open == id && asked == human)
+    };
+    let opened = after.human_tasks().filter(|(id, human)| !is_as_before(*id, human));
+    let opened = opened.filter_map(|(scope, human)| {
         let id = TaskRef { run, scope };
         let scope = after.scopes.get(&scope)?;
         let (task, human) = (Arc::clone(&scope.task), HumanTask::clone(human));
@@ -193,7 +198,8 @@ impl Engine {
         }
         let key = key.map_or_else(|| self.new_id().to_string(), str::to_owned);
         let name = |signal: &str| format!("{signal}/{}/{key}", id.scope.0);
-        let source = format!("/runs/{}", id.run);
+        // No signal has this source: none can be taken for an answer.
+        let source = format!("/runs/{}/tasks/{}", id.run, id.scope.0);
         let run = match self.look(id.run).await {
             Ok((run, _)) => run,
             Err(Refused::NoRun(_) | Refused::Ended(_)) => self.ended_run(id.run).await?,

@@ -35,20 +35,22 @@ impl Engine {
         // Only who waits for it is held up by it.
         let held = run.limits.as_deref().filter(|_| request.awaited).map(|limits| limits.held(holder));
         let slots = held.unwrap_or_default();
-        let mut started;
-        loop {
-            let (program, input) = (Arc::clone(&program), Arc::clone(&request.input));
-            let around = Holder { run: holder, slots: slots.clone() };
-            started = self.start_program(program, input, Some(&key), Some(around)).await;
-            // A run that has begun waits for room, also for what it consists of.
-            if started != Err(Refused::Full) {
-                break;
+        // A run that has begun waits for room, also for what it consists of.
+        let begun = loop {
+            let begun = async {
+                let (program, input) = (Arc::clone(&program), Arc::clone(&request.input));
+                let around = Holder { run: holder, slots: slots.clone() };
+                let id = self.start_program(program, input, Some(&key), Some(around)).await?;
+                self.retried_within(run, id, &slots).await
+            };
+            match begun.await {
+                Err(Refused::Full | Refused::Delayed | Refused::Busy(_)) => {
+                    self.clock().sleep(FULL_AGAIN).await
+                }
+                begun => break begun,
             }
-            self.clock().sleep(FULL_AGAIN).await;
-        }
-        let id = self.unless_stopped(started).await.map_err(failed)?;
-        let retried = self.retried_within(run, id, &slots).await;
-        let id = self.unless_stopped(retried).await.map_err(failed)?;
+        };
+        let id = self.unless_stopped(begun).await.map_err(failed)?;
         // If it was begun by a process before, nothing is known yet of whose it is.
         self.runs().nests(id, holder);
         if !request.awaited {

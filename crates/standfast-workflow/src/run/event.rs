@@ -183,6 +183,13 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         key: Option<Digest>,
     },
+    /// Messages that a task took are not sent again from now on: others may have their keys.
+    Acknowledged {
+        /// Which task.
+        scope: ScopeId,
+        /// By what they were known.
+        keys: Vec<Digest>,
+    },
     /// What is done for an event was done; what is done for the next is given what the first was given.
     Handled {
         /// Of which task.

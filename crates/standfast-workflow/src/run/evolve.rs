@@ -4,6 +4,8 @@ use std::sync::Arc;
 use serde_json::Value;
 use standfast_model::Stamp;
 
+use crate::decide::answers;
+
 use super::{Admitted, Digest, Event, Last, Record, Run, RunId, Scope, ScopeId, State, Status, Taken};
 
 /// Most events that a run remembers having taken. One that comes twice with more than so many others in between counts twice.
@@ -50,6 +52,9 @@ impl Run {
     pub(crate) fn close(&mut self, at: Stamp) {
         self.records += 1;
         self.changed_at = at;
+        // An answer is for its task alone.
+        let scopes = &self.scopes;
+        self.signals.retain(|signal| answers(&signal.event).is_none_or(|id| scopes.contains_key(&id)));
         if !self.status.is_final() {
             self.status = self.current_status();
         }
@@ -151,7 +156,9 @@ impl Run {
                 if let Some(listening) = self.scopes.get_mut(id).and_then(|scope| scope.state.listening_mut())
                 {
                     if *is_queued {
+                        listening.keys.resize(listening.queued.len(), None);
                         listening.queued.extend(read.clone());
+                        listening.keys.extend(read.iter().map(|_| key.clone()));
                     }
                     listening.consumed.extend(read.clone());
                     for (places, changed) in [(&mut listening.met, met), (&mut listening.ended, ended)] {
@@ -170,16 +177,21 @@ impl Run {
                     self.taken.push_back(Taken { key: key.clone(), scope: *id });
                 }
             }
+            Event::Acknowledged { scope, keys } => {
+                self.taken.retain(|taken| taken.scope != *scope || !keys.contains(&taken.key));
+            }
             Event::Handled { scope: id, output } => {
                 self.remove_within(*id);
-                // What was begun is counted on: what is asked for the next event is something else, and so is its key.
+                // Counted anew: what is done for the next event has keys of its own by that event's.
                 if let Some(scope) = self.scopes.get_mut(id) {
-                    (scope.active, scope.last, scope.data) = (0, None, Arc::clone(&scope.input));
+                    (scope.begun, scope.active, scope.last) = (0, 0, None);
+                    scope.data = Arc::clone(&scope.input);
                     if let Some(listening) = scope.state.listening_mut() {
                         listening.index += 1;
                         listening.outputs.push(Arc::clone(output));
                         if !listening.queued.is_empty() {
                             listening.queued.remove(0);
+                            listening.keys.drain(..listening.keys.len().min(1));
                         }
                     }
                 }

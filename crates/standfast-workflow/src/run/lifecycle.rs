@@ -104,6 +104,7 @@ impl Telling<'_> {
             | Event::Iterated { .. }
             | Event::Handled { .. }
             | Event::Consumed { .. }
+            | Event::Acknowledged { .. }
             | Event::Emitted { .. }
             | Event::Signalled { .. }
             | Event::Migrated(_)

@@ -371,6 +371,9 @@ pub struct Listening {
     pub shared: BTreeMap<String, Value>,
     /// Events that wait until what is done for those before them is done.
     pub queued: Vec<Arc<Value>>,
+    /// What names each of these, if anything does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<Option<Digest>>,
     /// Which event something is done for.
     pub index: usize,
     /// What that yielded for each so far.

@@ -5,8 +5,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Problem, Run, ScopeId, State};
+use super::{Digest, Problem, Run, ScopeId, State};
 use crate::decide::size_of;
+
+/// How much of the digest of an event's key names what is done for the event.
+const ROUND_LEN: usize = 16;
 
 /// A task that was done, and is undone if what it is a part of fails.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -103,7 +106,7 @@ impl Run {
     }
 
     fn place_by(&self, holder: ScopeId, ordinal: u32, name: &str) -> String {
-        let mut path = vec![ordinal];
+        let mut path = vec![ordinal.to_string()];
         let mut undoes = None;
         for (id, scope) in self.holders(holder) {
             if let State::Compensating { key } = &scope.state {
@@ -111,16 +114,33 @@ impl Run {
                 break;
             }
             if scope.parent.is_some() {
-                path.push(scope.ordinal);
+                path.push(format!("{}{}", scope.ordinal, self.round(id)));
             }
         }
         path.reverse();
-        let path: Vec<String> = path.iter().map(u32::to_string).collect();
         let path = path.join(".");
         match undoes {
             None => format!("{}.{path}{name}", self.keys_of()),
             Some((key, undoing)) => format!("{key}!{path}{}", name.strip_prefix(&*undoing).unwrap_or(name)),
         }
+    }
+
+    /// What tells the tasks that are done for one event from those for the others; empty for a scope that does nothing for events. An
+    /// event is known by its key, also to another attempt that is given it again; what has none is never given again.
+    pub(crate) fn round(&self, id: ScopeId) -> String {
+        let listening = self.scopes.get(&id).and_then(|scope| scope.state.listening());
+        let Some(listening) = listening.filter(|listening| listening.is_at_work()) else {
+            return String::new();
+        };
+        if let Some(Some(key)) = listening.keys.first() {
+            let name = Digest::of(key.as_str().as_bytes());
+            return format!(":{}", name.as_str().chars().take(ROUND_LEN).collect::<String>());
+        }
+        let attempts = self.holders(id).filter_map(|(_, scope)| match scope.state {
+            State::Trying { failed, .. } => Some(format!("~{failed}")),
+            _ => None,
+        });
+        format!("#{}{}", listening.index, attempts.collect::<String>())
     }
 
     /// How often a task, or what it is a part of, was undone before.

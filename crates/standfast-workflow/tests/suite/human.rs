@@ -9,6 +9,7 @@ use standfast_store::{MemoryStore, Store};
 use standfast_workflow::{EngineConfig, OpenTask, Refused, Status, TaskFilter};
 
 use super::crash::Mortal;
+use super::migrate::{at, begun};
 use super::rig::{PATIENCE, Rig, Service};
 
 const REFUND: &str = "do:
@@ -153,4 +154,26 @@ async fn a_crash_at_any_commit_leaves_the_list_as_the_run_is() {
             assert_eq!(ended, Some(json!(wanted)), "a crash at commit {commits}, done: {is_done}");
         }
     }
+}
+
+/// A version that moves the task, and then one that asks nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_list_follows_a_run_to_another_version() {
+    const ASK: &str = "listen: { to: { one: { with: { type: io.standfast.signal.go } } } }";
+    const HUMAN: &str = "metadata: { standfast: { humanTask: { title: Go } } }";
+    let rig = Rig::new().await;
+    let versions = [
+        ("1.0.0", format!("do:\n  - ask: {{ {ASK}, {HUMAN} }}\n")),
+        ("2.0.0", format!("do:\n  - log: {{ set: {{ a: 1 }} }}\n  - ask: {{ {ASK}, {HUMAN} }}\n")),
+        ("3.0.0", format!("do:\n  - log: {{ set: {{ a: 1 }} }}\n  - ask: {{ {ASK} }}\n")),
+    ];
+    let id = begun(&rig, &versions[0].1, &versions[1].1, at("ask")).await;
+    rig.try_define_version("moves", "3.0.0", &versions[2].1).await.unwrap();
+    rig.engine.migrate(id, "2.0.0", false).await.unwrap();
+    let listed = open(&rig, None).await;
+    assert_eq!((&*listed[0].task, listed[0].workflow.version.as_str()), ("/do/1/ask", "2.0.0"));
+    rig.engine.migrate(id, "3.0.0", false).await.unwrap();
+    assert!(open(&rig, None).await.is_empty(), "nobody is asked any more");
+    rig.engine.signal(id, "go", json!({}), None).await.unwrap();
+    assert_eq!(rig.end(id).await.status, Status::Completed);
 }

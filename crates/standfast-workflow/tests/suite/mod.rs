@@ -19,6 +19,7 @@ mod locks;
 mod migrate;
 mod migrate_crash;
 mod mqtt;
+mod mqtt_broken;
 mod openapi;
 mod options;
 mod parked;

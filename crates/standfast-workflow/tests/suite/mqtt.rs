@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use standfast_runtime::{Clock, Net};
@@ -195,9 +196,7 @@ async fn something_is_done_for_each_until_there_are_enough() {
     let until = "consume: { until: '${ length == 1 }', for: { seconds: 60 } }";
     let until = broker.receiver(&rig, "until", "take", until).await;
     let id = rig.start(&until, json!({"shop": "a"})).await;
-    has_taken(&rig, id, 1).await;
-    say(&rig, &order, "a", "one too many").await;
-    assert_eq!(texts(rig.end(id).await.output.as_ref().unwrap()), ["x"]);
+    assert_eq!(texts(rig.end(id).await.output.as_ref().unwrap()), ["x"], "it needs no other one to end");
     let brief =
         broker.receiver(&rig, "brief", "take", "consume: { amount: 9, for: { milliseconds: 300 } }").await;
     let id = rig.start(&brief, json!({"shop": "nobody's"})).await;
@@ -259,4 +258,93 @@ async fn who_is_not_let_in_or_finds_nobody_is_told() {
         json!([]),
         "its time is over, and the broker may come back"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nests_too_deep_is_a_text_and_harms_nobody() {
+    let broker = Broker::start("allow_anonymous true").await;
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Clock::system()));
+    let rig = Rig::over(Arc::clone(&store), EngineConfig::default()).await;
+    // More than a run may hold, and no more than a reader of JSON follows.
+    let (open, close) = ("{ a: ".repeat(26), " }".repeat(26));
+    let tasks = format!(
+        "  - say: {{ call: asyncapi, with: {{ document: {{ endpoint: 'file://shop.yaml' }}, operation: keep, server: {{ name: broker, variables: {{ shop: a }} }}, message: {{ payload: {open}'${{ .deep }}'{close} }} }} }}\n"
+    );
+    let deep = broker.define(&rig, "deep", &tasks).await;
+    let input = (0..90).fold(json!("x"), |deep, _| json!([deep]));
+    let id = rig.start(&deep, json!({"deep": input})).await;
+    let sent = rig.end(id).await;
+    assert_eq!((sent.status, &sent.problem), (Status::Completed, &None));
+    let take = broker.receiver(&rig, "take", "take", "consume: { amount: 2 }").await;
+    let id = rig.start(&take, json!({"shop": "a"})).await;
+    has_taken(&rig, id, 1).await;
+    let service = rig.crash().await;
+    let rig = Rig::beside(store, EngineConfig::default(), service).await;
+    let order = broker.sender(&rig, "order").await;
+    say(&rig, &order, "a", "flat").await;
+    let output = rig.end(id).await.output.unwrap();
+    assert_eq!(output[0]["payload"].as_str().map(|text| text.matches('[').count()), Some(90), "{output}");
+    assert_eq!(output[1]["payload"]["text"], "flat");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_broker_kept_counts_though_the_time_is_over() {
+    let broker = Broker::start("allow_anonymous true").await;
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Clock::system()));
+    let rig = Rig::over(Arc::clone(&store), EngineConfig::default()).await;
+    let keep = broker.sender(&rig, "keep").await;
+    say(&rig, &keep, "a", "0").await;
+    let rest = "consume: { amount: 99, for: { seconds: 1 } }";
+    let take = broker.receiver(&rig, "take", "take", rest).await;
+    let id = rig.start(&take, json!({"shop": "a"})).await;
+    has_taken(&rig, id, 1).await;
+    let over = rig.clock.now().plus(Duration::from_secs(1));
+    let service = rig.crash().await;
+    let other = Rig::new().await;
+    let away = broker.sender(&other, "order").await;
+    for number in 1..=25 {
+        say(&other, &away, "a", &number.to_string()).await;
+    }
+    other.clock.sleep_until(over).await;
+    let rig = Rig::beside(store, EngineConfig::default(), service).await;
+    let wanted: Vec<String> = (0..=25).map(|number| number.to_string()).collect();
+    assert_eq!(texts(rig.end(id).await.output.as_ref().unwrap()), wanted);
+}
+
+/// Each has a message of its own as effect, by the keys of its messages, also when an earlier attempt took others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_attempt_is_given_what_the_one_before_had_not_done() {
+    let (broker, rig) = (Broker::start("allow_anonymous true").await, Rig::new().await);
+    let (keep, order) = (broker.sender(&rig, "keep").await, broker.sender(&rig, "order").await);
+    let hear = "{ call: asyncapi, with: { document: { endpoint: 'file://shop.yaml' }, operation: take, server: { name: broker, variables: { shop: a } }, subscription: { consume: { while: '${ last.payload.text != \"end\" }' }, foreach: { item: order, do: [ { book: { if: '${ $order.payload.text != \"bad\" }', call: http, with: { method: post, endpoint: SERVICE/book } } }, { judge: { if: '${ $order.payload.text == \"bad\" }', call: http, with: { method: post, endpoint: SERVICE/fails/1 } } } ] } } } }"
+        .replace("SERVICE", &format!("http://{}", rig.service.address));
+    let tasks = format!(
+        "  - work:\n      try:\n        - hear: {hear}\n      catch: {{ retry: {{ delay: {{ milliseconds: 1 }}, limit: {{ attempt: {{ count: 5 }} }} }} }}\n"
+    );
+    let work = broker.define(&rig, "work", &tasks).await;
+    say(&rig, &keep, "a", "first").await;
+    let id = rig.start(&work, json!({})).await;
+    let effects = |count: usize| {
+        let rig = &rig;
+        async move {
+            let coming = async {
+                while rig.service.seen(|seen| seen.effects.len()) < count {
+                    tokio::task::yield_now().await;
+                }
+            };
+            rig.clock.timeout(PATIENCE, coming).await.expect("it is done in time");
+        }
+    };
+    effects(1).await;
+    say(&rig, &order, "a", "bad").await;
+    effects(2).await;
+    say(&rig, &order, "a", "last").await;
+    effects(3).await;
+    say(&rig, &order, "a", "end").await;
+    let ended = rig.end(id).await;
+    assert_eq!((ended.status, &ended.problem), (Status::Completed, &None));
+    let (effects, tried) =
+        rig.service.seen(|seen| (seen.effects.clone(), seen.requests.get("/fails/1").copied()));
+    assert_eq!((effects.len(), tried), (4, Some(2)), "{effects:?}");
+    assert!(effects.values().all(|times| *times == 1), "{effects:?}");
 }

@@ -120,6 +120,10 @@ fn line(event: &Event, tasks: &HashMap<ScopeId, Arc<str>>) -> Option<(Option<Pai
         }),
         Event::Emitted { event } => plain(format!("publishes {}", short(event))),
         Event::Consumed { scope, .. } => plain(format!("{} takes an event", of(scope))),
+        Event::Acknowledged { scope, keys } => {
+            let s = if keys.len() == 1 { "" } else { "s" };
+            plain(format!("the broker will not send {} message{s} of {} again", keys.len(), of(scope)))
+        }
         Event::Signalled { signal } => plain(format!("is told {}", short(&signal.event))),
         Event::Migrated(migrated) => plain(format!("goes on by version {}", migrated.version)),
         Event::Held => plain("is held".to_owned()),

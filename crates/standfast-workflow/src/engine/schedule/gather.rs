@@ -49,7 +49,7 @@ impl Engine {
         seen.push_back(key);
         let so_far =
             if next.is_complete { self.start_by_events(gathering, &kept, &next).await? } else { next };
-        kept.standing = Standing::Gathering { so_far, seen };
+        kept.standing = Standing::Gathering { so_far: Box::new(so_far), seen };
         let name = gathering.program.name();
         Ok(self.keep_schedule(&format!("{}/{}", name.namespace, name.name), &kept).await?)
     }

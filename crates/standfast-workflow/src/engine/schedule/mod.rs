@@ -98,7 +98,7 @@ enum Standing {
     Running(RunId),
     /// Events are gathered.
     Gathering {
-        so_far: Listening,
+        so_far: Box<Listening>,
         /// The keys of those that were looked at, the latest last.
         seen: VecDeque<Digest>,
     },
@@ -109,7 +109,9 @@ fn begins(times: &Times<'_>, schedule: &Schedule, now: Stamp) -> Standing {
     match schedule {
         Schedule::Every(_) | Schedule::Cron(..) => Standing::Due(times.following(now)),
         Schedule::After(_) => Standing::Due(Some(now)),
-        Schedule::On(events) => Standing::Gathering { so_far: nothing_yet(events), seen: VecDeque::new() },
+        Schedule::On(events) => {
+            Standing::Gathering { so_far: Box::new(nothing_yet(events)), seen: VecDeque::new() }
+        }
     }
 }
 
