@@ -13,6 +13,9 @@ use crate::run::{Problem, RunId, ScopeId};
 const PAUSE: Duration = Duration::from_millis(200);
 /// The same when the last look failed.
 const FAILED_PAUSE: Duration = Duration::from_secs(10);
+/// How long after something was written it is looked again, besides at once: who was given up that moment may have begun something
+/// that is only there a little later.
+const LOOKS_AGAIN: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(30)];
 /// Most that are settled at a time.
 const SETTLED_MAX: usize = 16;
 
@@ -20,6 +23,7 @@ impl Engine {
     /// Clears up for as long as the engine goes on.
     pub(super) async fn clear_up(&self) {
         self.0.clearing.notified().await;
+        let mut looks = LOOKS_AGAIN.into_iter();
         loop {
             let next = match self.clear_once(false).await {
                 Ok(next) => next,
@@ -29,9 +33,11 @@ impl Engine {
                 }
             };
             self.0.clock.sleep(PAUSE).await;
+            let again = looks.next();
+            let next = again.into_iter().chain(next).min();
             tokio::select! {
                 biased;
-                () = self.0.clearing.notified() => {}
+                () = self.0.clearing.notified() => looks = LOOKS_AGAIN.into_iter(),
                 () = self.0.clock.sleep(next.unwrap_or_default()), if next.is_some() => {}
             }
         }

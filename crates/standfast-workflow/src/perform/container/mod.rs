@@ -6,22 +6,23 @@
 
 mod api;
 mod config;
+mod found;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::Method;
 use serde_json::{Value, json};
-use standfast_model::Stamp;
 use standfast_model::workflow::{Cleanup, PullPolicy};
 use standfast_runtime::{Backoff, Clock, Rng, with_causes};
 
 pub use self::config::ContainerConfig;
 
 use self::api::{Api, ApiError, escaped};
+use self::found::{CLEANUP, Found, Phase, RUN, body_of, step_of};
 use crate::ask::{Answer, ContainerRequest, ProcessAnswer};
 use crate::engine::{Left, Settled};
-use crate::run::{Problem, RunId, ScopeId, Standard};
+use crate::run::{Problem, Standard};
 
 /// For how long who runs containers may be away before a step fails by that.
 const AWAY_MAX: Duration = Duration::from_secs(30);
@@ -30,46 +31,14 @@ const AGAIN: Backoff = Backoff { base: Duration::from_millis(100), cap: Duration
 const STOP_TIME: Duration = Duration::from_secs(5);
 /// From one look at a container that nobody waits for to the next.
 const LOOK_PERIOD: Duration = Duration::from_secs(10);
-/// What a container wrote is kept in two files of this length at most, in bytes, written as JSON.
-const LOG_BYTES_MAX: &str = "33554432";
 /// How long a container may stand in the way of another of the same name that is about to be removed.
 const NAME_WAIT_MAX: Duration = Duration::from_secs(10);
-
-/// Labels of our containers.
-const RUN: &str = "standfast.run";
-const STEP: &str = "standfast.step";
-const KEY: &str = "standfast.key";
-const CLEANUP: &str = "standfast.cleanup";
-const AWAITED: &str = "standfast.awaited";
 
 /// Runs containers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Containers {
     clock: Clock,
     config: Arc<ContainerConfig>,
-}
-
-/// A container as it stands.
-#[derive(Debug)]
-struct Found {
-    id: String,
-    name: String,
-    phase: Phase,
-    ended_at: Option<Stamp>,
-    /// For which attempt of which step, if it is one of ours.
-    step: Option<(RunId, ScopeId)>,
-    awaited: bool,
-    cleanup: Cleanup,
-    /// How long after its end.
-    after: Duration,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// It has not begun.
-    New,
-    Running,
-    Ended,
 }
 
 impl Containers {
@@ -87,6 +56,7 @@ impl Containers {
         let wanted = Wanted { api: &api, request, name: name_of(request) };
         let (mut away_since, mut failures, mut rng) = (None, 0, Rng::from_entropy());
         loop {
+            let begun_at = self.clock.now();
             let why = match self.run_once(&wanted, key).await {
                 Ok(answer) => return Ok(answer),
                 Err(why) => why,
@@ -96,6 +66,10 @@ impl Containers {
                 RunError::Problem(problem) => return Err(problem),
             };
             let now = self.clock.now();
+            if !matches!(why, ApiError::Late(_)) && now.since(begun_at) >= AWAY_MAX {
+                // It was there meanwhile.
+                (away_since, failures) = (None, 0);
+            }
             let since = *away_since.get_or_insert(now);
             if !why.may_pass() || now.since(since) >= AWAY_MAX {
                 return Err(into_problem(&why, &api));
@@ -208,7 +182,7 @@ impl Containers {
         }
     }
 
-    /// All our containers.
+    /// All our containers but those that have ended and stay.
     pub(super) async fn left(&self) -> Result<Vec<Left>, Problem> {
         let Ok(api) = self.api() else { return Ok(Vec::new()) };
         let filters = escaped(&json!({"label": [RUN]}).to_string());
@@ -218,7 +192,9 @@ impl Containers {
         Ok(listed
             .iter()
             .filter_map(|one| {
-                Some(Left { id: one["Id"].as_str()?.to_owned(), step: step_of(&one["Labels"])? })
+                let stays = one["Labels"][CLEANUP] == "never" && one["State"] == "exited";
+                let left = Left { id: one["Id"].as_str()?.to_owned(), step: step_of(&one["Labels"])? };
+                (!stays).then_some(left)
             })
             .collect())
     }
@@ -309,52 +285,6 @@ fn unfed_name(request: &ContainerRequest) -> String {
     format!("standfast-{}-{}-input", request.step.0, request.step.1.0)
 }
 
-fn body_of(request: &ContainerRequest, key: &str, mounts: Vec<Value>) -> Value {
-    let inside = |port: &crate::ask::ContainerPort| format!("{}/{}", port.inside, port.protocol);
-    let mut exposed = serde_json::Map::new();
-    let mut bound = serde_json::Map::new();
-    for port in &request.ports {
-        exposed.insert(inside(port), json!({}));
-        let here = json!({"HostIp": "127.0.0.1", "HostPort": port.outside.to_string()});
-        if let Value::Array(all) = bound.entry(inside(port)).or_insert_with(|| json!([])) {
-            all.push(here);
-        }
-    }
-    let cleanup = match request.cleanup {
-        Cleanup::Always => "always".to_owned(),
-        Cleanup::Never => "never".to_owned(),
-        Cleanup::Eventually => format!("after {}", request.after.as_millis()),
-    };
-    let is_fed = !request.stdin.is_empty();
-    let environment: Vec<String> =
-        request.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let mut body = json!({
-        "Image": request.image, "Env": environment, "ExposedPorts": exposed,
-        "AttachStdin": is_fed, "OpenStdin": is_fed, "StdinOnce": is_fed, "Tty": false,
-        "Labels": {
-            RUN: request.step.0.to_string(), STEP: request.step.1.0.to_string(), KEY: key, CLEANUP: cleanup,
-            AWAITED: request.awaited.to_string(),
-        },
-        "HostConfig": {
-            "Mounts": mounts, "PortBindings": bound,
-            // What it wrote is read here, whatever is usual on this machine.
-            "LogConfig": {"Type": "json-file", "Config": {"max-size": LOG_BYTES_MAX, "max-file": "2"}},
-        },
-    });
-    if !request.entrypoint.is_empty() {
-        body["Entrypoint"] = json!(request.entrypoint);
-    }
-    if !request.entrypoint.is_empty() || !request.arguments.is_empty() {
-        body["Cmd"] = json!(request.arguments);
-    }
-    body
-}
-
-fn step_of(labels: &Value) -> Option<(RunId, ScopeId)> {
-    let run = labels[RUN].as_str()?.parse().ok()?;
-    Some((run, ScopeId(labels[STEP].as_str()?.parse().ok()?)))
-}
-
 impl Api {
     async fn find(&self, name: &str) -> Result<Option<Found>, ApiError> {
         match self.ask(Method::GET, &format!("/containers/{}/json", escaped(name)), None).await {
@@ -405,40 +335,5 @@ impl Api {
         let output = self.output(id, false).await?;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Ok(ProcessAnswer { code, stdout: text(output.stdout), stderr: text(output.stderr) })
-    }
-}
-
-impl Found {
-    fn of(told: &Value) -> Result<Self, ApiError> {
-        let text = |value: &Value, what: &str| match value.as_str() {
-            Some(text) => Ok(text.to_owned()),
-            None => Err(ApiError::Unfit(format!("a container has no `{what}`"))),
-        };
-        let labels = &told["Config"]["Labels"];
-        let (cleanup, after) = match labels[CLEANUP].as_str().unwrap_or("never") {
-            "always" => (Cleanup::Always, Duration::ZERO),
-            "never" => (Cleanup::Never, Duration::ZERO),
-            other => {
-                let millis = other.strip_prefix("after ").and_then(|millis| millis.parse().ok());
-                (Cleanup::Eventually, Duration::from_millis(millis.unwrap_or(0)))
-            }
-        };
-        let phase = match text(&told["State"]["Status"], "State.Status")?.as_str() {
-            "created" | "configured" | "initialized" => Phase::New,
-            "exited" | "dead" | "stopped" => Phase::Ended,
-            _ => Phase::Running,
-        };
-        let ended_at =
-            told["State"]["FinishedAt"].as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
-        Ok(Self {
-            id: text(&told["Id"], "Id")?,
-            name: text(&told["Name"], "Name")?.trim_start_matches('/').to_owned(),
-            phase,
-            ended_at: ended_at.and_then(|at| u64::try_from(at.as_microsecond()).ok()).map(Stamp::from_micros),
-            step: step_of(labels),
-            awaited: labels[AWAITED] != "false",
-            cleanup,
-            after,
-        })
     }
 }
