@@ -7,6 +7,7 @@ mod asyncapi;
 mod built_in;
 mod container;
 mod grpc;
+mod heartbeat;
 mod http;
 mod mcp;
 mod openapi;
@@ -19,6 +20,7 @@ pub use self::access::{Client, Credential, Hidden, TokenWanted};
 pub(crate) use self::built_in::apply as apply_to_value;
 pub use self::built_in::{BuiltInRequest, VALUE_KEY_BYTES_MAX, ValueOperation};
 pub use self::container::{ContainerPort, ContainerRequest, ContainerVolume};
+pub use self::heartbeat::Heartbeat;
 pub(crate) use self::http::refused;
 pub(crate) use self::uri::{form, of_http, without_query};
 
@@ -55,6 +57,8 @@ pub struct Asked {
     pub share: Arc<str>,
     /// When the run was started that asks.
     pub since: Stamp,
+    /// By what it is seen that it is still being done, if that is looked at.
+    pub heartbeat: Option<Heartbeat>,
     /// What is asked.
     pub request: Request,
 }
@@ -351,6 +355,13 @@ pub(crate) fn request(world: &World<'_>, run: &Run, id: ScopeId, now: Stamp) -> 
         None if request.waits_for_messages() => now.plus(WAIT_MAX),
         None => now.plus(ANSWER_TIME_MAX),
     };
+    let heartbeat = match task.heartbeat {
+        Some(length) => {
+            let every = after(now, writing.seeing.period(length, writing.input, &writing.sight)?).since(now);
+            Some(Heartbeat::new(every, now))
+        }
+        None => None,
+    };
     let deadline = deadlines.fold(longest, Stamp::min);
     Ok(Asked {
         key,
@@ -362,6 +373,7 @@ pub(crate) fn request(world: &World<'_>, run: &Run, id: ScopeId, now: Stamp) -> 
             .and_then(|limits| limits.turns_with())
             .unwrap_or_else(|| Arc::clone(&program.share)),
         since: run.started_at,
+        heartbeat,
         request,
     })
 }

@@ -10,6 +10,7 @@
 
 mod admission;
 mod awake;
+mod beats;
 mod clearing;
 mod definitions;
 mod drive;
@@ -155,6 +156,7 @@ struct Inner {
     changed: Notify,
     /// Something may be to be cleared up outside.
     clearing: Notify,
+    beats: beats::Beats,
     /// This process was told which workflows there are.
     is_told: AtomicBool,
     /// What was left behind by the process before has not all got on yet.
@@ -202,6 +204,7 @@ impl Engine {
             rng: Mutex::new(Rng::from_entropy()),
             changed: Notify::new(),
             clearing: Notify::new(),
+            beats: beats::Beats::default(),
             is_told: AtomicBool::new(false),
             is_trying: AtomicBool::new(false),
             stopped: watch::Sender::new(None),
@@ -420,6 +423,10 @@ impl Engine {
 
 /// What the parts of the engine ask each other.
 impl Engine {
+    fn beats(&self) -> &beats::Beats {
+        &self.0.beats
+    }
+
     fn runs(&self) -> MutexGuard<'_, Runs> {
         self.0.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -319,6 +319,13 @@ async fn a_container_that_is_not_needed_any_more_is_ended_and_removed() {
     let (found, detail) = kind(&rig.run(&late, json!({})).await);
     assert_eq!(found, "timeout", "{detail}");
     podman.has(|all| all.len() == 1 && all[0].0.starts_with(&kept)).await;
+    let silent = document(
+        "command: 'echo x; exec sleep 600', lifetime: { cleanup: always }",
+        "      metadata: { standfast: { heartbeat: PT1S } }\n",
+    );
+    let (found, detail) = kind(&rig.run(&silent, json!({})).await);
+    assert_eq!(found, "timeout", "{detail}");
+    podman.has(|all| all.len() == 1 && all[0].0.starts_with(&kept)).await;
     // Of a run that nobody knows here nothing is touched, and what was cancelled is found by the next engine.
     let other = podman.rig().await;
     let ended = other.run(&document("command: 'echo x', lifetime: { cleanup: always }", ""), json!({})).await;

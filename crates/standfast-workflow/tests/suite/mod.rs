@@ -11,6 +11,7 @@ mod engine;
 mod events;
 mod full;
 mod grpc;
+mod heartbeat;
 mod human;
 mod kill;
 mod lifecycle;

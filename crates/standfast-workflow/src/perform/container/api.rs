@@ -119,13 +119,19 @@ impl Api {
     }
 
     /// What a container wrote, and if that is wanted what it writes until it ends.
-    pub(super) async fn output(&self, id: &str, follows: bool) -> Result<Output, ApiError> {
+    pub(super) async fn output(
+        &self,
+        id: &str,
+        follows: bool,
+        beats: &(dyn Fn() + Sync),
+    ) -> Result<Output, ApiError> {
         let path = format!("/containers/{id}/logs?stdout=1&stderr=1&follow={}", u8::from(follows));
         let reading = async |answer: Response<Incoming>| {
             let mut body = good(answer).await?.into_body();
             let (mut frames, mut output) = (BytesMut::new(), Output::default());
             while let Some(frame) = body.frame().await {
                 let Ok(bytes) = frame?.into_data() else { continue };
+                beats();
                 frames.extend_from_slice(&bytes);
                 output.take(&mut frames)?;
             }

@@ -20,7 +20,7 @@ pub use self::config::ContainerConfig;
 
 use self::api::{Api, ApiError, escaped};
 use self::found::{CLEANUP, Found, Phase, RUN, body_of, step_of};
-use crate::ask::{Answer, ContainerRequest, ProcessAnswer};
+use crate::ask::{Answer, ContainerRequest, Heartbeat, ProcessAnswer};
 use crate::engine::{Left, Settled};
 use crate::run::{Problem, Standard};
 
@@ -51,13 +51,18 @@ impl Containers {
     }
 
     /// Runs a container, or goes on with the one that was begun for this attempt.
-    pub(super) async fn run(&self, request: &ContainerRequest, key: &str) -> Result<Answer, Problem> {
+    pub(super) async fn run(
+        &self,
+        request: &ContainerRequest,
+        key: &str,
+        heartbeat: Option<&Heartbeat>,
+    ) -> Result<Answer, Problem> {
         let api = self.api()?;
         let wanted = Wanted { api: &api, request, name: name_of(request) };
         let (mut away_since, mut failures, mut rng) = (None, 0, Rng::from_entropy());
         loop {
             let begun_at = self.clock.now();
-            let why = match self.run_once(&wanted, key).await {
+            let why = match self.run_once(&wanted, key, heartbeat).await {
                 Ok(answer) => return Ok(answer),
                 Err(why) => why,
             };
@@ -79,8 +84,15 @@ impl Containers {
         }
     }
 
-    async fn run_once(&self, wanted: &Wanted<'_>, key: &str) -> Result<Answer, RunError> {
+    async fn run_once(
+        &self,
+        wanted: &Wanted<'_>,
+        key: &str,
+        heartbeat: Option<&Heartbeat>,
+    ) -> Result<Answer, RunError> {
         let (api, request) = (wanted.api, wanted.request);
+        // Nothing can be heard of it before it has begun.
+        let excused = heartbeat.map(Heartbeat::excuse);
         // One that was begun by a process before us, or before the connection broke.
         let found = match api.find(&wanted.name).await? {
             Some(found) if found.step == Some(request.step) => Some(found),
@@ -106,7 +118,10 @@ impl Containers {
         if !request.awaited {
             return Ok(Answer::Begun);
         }
-        api.end_of(&id).await.map(Answer::Process).map_err(RunError::Api)
+        let beats = || heartbeat.into_iter().for_each(|heartbeat| heartbeat.beat(self.clock.now()));
+        beats();
+        drop(excused);
+        api.end_of(&id, &beats).await.map(Answer::Process).map_err(RunError::Api)
     }
 
     async fn begin_new(&self, wanted: &Wanted<'_>, key: &str) -> Result<String, RunError> {
@@ -327,12 +342,12 @@ impl Api {
         code.ok_or_else(|| ApiError::Unfit("a container has no `StatusCode`".to_owned()))
     }
 
-    async fn end_of(&self, id: &str) -> Result<ProcessAnswer, ApiError> {
+    async fn end_of(&self, id: &str, beats: &(dyn Fn() + Sync)) -> Result<ProcessAnswer, ApiError> {
         // One that writes too much is not waited for.
-        self.output(id, true).await?;
+        self.output(id, true, beats).await?;
         let code = self.ends(id).await?;
         // Read again: what it wrote last may have come after its end was known.
-        let output = self.output(id, false).await?;
+        let output = self.output(id, false, beats).await?;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Ok(ProcessAnswer { code, stdout: text(output.stdout), stderr: text(output.stderr) })
     }
