@@ -1,7 +1,8 @@
 //! The steps of CI, each of which can be run alone.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -42,7 +43,56 @@ pub(crate) fn test(arguments: &[String]) -> Result<()> {
         command.arg("--workspace");
     }
     command.args(arguments);
-    run(command)
+    run_counting(command)
+}
+
+/// Runs tests, and says in the end how many there were in all.
+fn run_counting(mut command: Command) -> Result<()> {
+    let shown = format!("{command:?}").replace('"', "");
+    let started = Instant::now();
+    println!("── {shown}");
+    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run {shown}"))?;
+    let mut total = Total::default();
+    let said = child.stdout.take().map(BufReader::new).into_iter().flat_map(BufRead::lines);
+    for line in said {
+        let line = line.with_context(|| format!("cannot read what {shown} says"))?;
+        total.add(&line);
+        println!("{line}");
+    }
+    let status = child.wait().with_context(|| format!("cannot wait for {shown}"))?;
+    let Total { parts, passed, failed } = total;
+    println!(
+        "── {passed} tests passed, {failed} failed, in {parts} parts, {:.0} s",
+        started.elapsed().as_secs_f64()
+    );
+    if !status.success() {
+        bail!("failed ({status}): {shown}");
+    }
+    Ok(())
+}
+
+/// What tests came to, by what they say of themselves.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Total {
+    parts: usize,
+    passed: usize,
+    failed: usize,
+}
+
+impl Total {
+    fn add(&mut self, line: &str) {
+        let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". "))
+        else {
+            return;
+        };
+        let count = |of: &str| {
+            let part = counts.split("; ").find_map(|part| part.strip_suffix(of));
+            part.and_then(|number| number.trim().parse::<usize>().ok()).unwrap_or(0)
+        };
+        self.parts += 1;
+        self.passed += count(" passed");
+        self.failed += count(" failed");
+    }
 }
 
 /// The prover is proven: a build with planted bugs must be caught at each of them.
@@ -129,4 +179,20 @@ pub(crate) fn ci() -> Result<()> {
     prove()?;
     println!("ci: all of it in {:.0} s", started.elapsed().as_secs_f64());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Total;
+
+    #[test]
+    fn results_are_added_up() {
+        let mut total = Total::default();
+        total.add(
+            "test result: ok. 54 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.62s",
+        );
+        total.add("test suite::a ... ok");
+        total.add("test result: FAILED. 223 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 67.68s");
+        assert_eq!(total, Total { parts: 2, passed: 277, failed: 2 });
+    }
 }

@@ -14,7 +14,8 @@ use standfast_gateway::{CallError, Caller};
 use standfast_model::{Priority, ServiceName};
 use standfast_runtime::{Clock, Rng};
 use standfast_workflow::{
-    ANSWER_BYTES_MAX, Answer, Asked, Direct, HttpAnswer, HttpRequest, Invoke, Problem, Request, Standard,
+    ANSWER_BYTES_MAX, Answer, Asked, Direct, Heartbeat, HttpAnswer, HttpRequest, Invoke, Problem, Request,
+    Standard,
 };
 
 use crate::line::Line;
@@ -78,10 +79,16 @@ impl Invoke for ThroughGateway {
         let Some((service, moved)) = self.to_service(asked) else { return self.direct.invoke(asked).await };
         let line = self.line(&service);
         let mut refused = 0;
+        // Nobody has it who could give a sign of life.
+        let mut excused = asked.heartbeat.as_ref().map(Heartbeat::excuse);
         loop {
             let left = asked.deadline.since(self.clock.now());
             // Without a place in time it is asked nevertheless: the answer then says that the time is over.
             let place = self.clock.timeout(left, line.place(asked)).await.ok();
+            if let Some(heartbeat) = &asked.heartbeat {
+                heartbeat.beat(self.clock.now());
+                excused = None;
+            }
             let answer = self.send(&moved).await?;
             let Some(refusal) = Refusal::of(&answer) else {
                 line.took_one();
@@ -95,6 +102,7 @@ impl Invoke for ThroughGateway {
                 line.was_refused();
             }
             drop(place);
+            excused = excused.or_else(|| asked.heartbeat.as_ref().map(Heartbeat::excuse));
             self.clock.sleep(pause).await;
             refused += 1;
         }

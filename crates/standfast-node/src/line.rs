@@ -204,6 +204,7 @@ mod tests {
             priority,
             share: share.into(),
             since,
+            heartbeat: None,
             request: Request::Http(request),
         }
     }

@@ -20,8 +20,8 @@ mod secrets;
 
 pub use ask::{
     ANSWER_BYTES_MAX, ANSWER_TIME_MAX, AgentRequest, Answer, Asked, BuiltInRequest, Client, Credential,
-    GrpcRequest, Hidden, HttpAnswer, HttpRequest, McpRequest, McpTransport, ProcessAnswer, ProcessProgram,
-    ProcessRequest, Request, RunRequest, TokenWanted, VALUE_KEY_BYTES_MAX, ValueOperation,
+    GrpcRequest, Heartbeat, Hidden, HttpAnswer, HttpRequest, McpRequest, McpTransport, ProcessAnswer,
+    ProcessProgram, ProcessRequest, Request, RunRequest, TokenWanted, VALUE_KEY_BYTES_MAX, ValueOperation,
 };
 pub use check::{check_document, check_text};
 pub use decide::{

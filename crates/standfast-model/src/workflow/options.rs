@@ -30,6 +30,8 @@ pub struct TaskOptions {
     pub compensate: Vec<Task>,
     /// It waits for a person.
     pub human: Option<HumanTask>,
+    /// It is given up when there is no sign of life from what it asks for so long.
+    pub heartbeat: Option<Delay>,
 }
 
 /// What a person is asked to do.
@@ -136,7 +138,11 @@ pub(super) const WORKFLOW: Object<WorkflowOptions> = Object {
         let queries = queries.unwrap_or_default().into_iter();
         let queries = queries.filter_map(|(name, query)| Some((name.value, query?))).collect();
         let schedule = f.optional("schedule", "What the language's `schedule` leaves open.", SCHEDULE);
-        f.excluded(["key", "failures", "compensate", "humanTask"], "a workflow", "put it at a task");
+        f.excluded(
+            ["key", "failures", "compensate", "humanTask", "heartbeat"],
+            "a workflow",
+            "put it at a task",
+        );
         let (priority, schedule) = (priority.unwrap_or_default(), schedule.unwrap_or_default());
         Some(WorkflowOptions {
             deadline,
@@ -199,6 +205,13 @@ impl OfTask {
             f.excluded(["humanTask"], &whom, "a person's answer is waited for by `listen`");
             None
         };
+        let heartbeat = match whom.as_str() {
+            "`call`" | "`run`" => f.optional("heartbeat", "How long it may be silent.", delay()),
+            _ => {
+                f.excluded(["heartbeat"], &whom, "only what a `call` or a `run` asks gives signs of life");
+                None
+            }
+        };
         let compensate = match self.kind {
             "raise" | "switch" => {
                 f.excluded(["compensate"], &whom, "it does nothing that could be undone");
@@ -216,7 +229,7 @@ impl OfTask {
             "a task",
             "put it at the workflow's own `document`",
         );
-        TaskOptions { key, parallel, compensate, human }
+        TaskOptions { key, parallel, compensate, human, heartbeat }
     }
 }
 

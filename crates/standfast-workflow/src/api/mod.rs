@@ -90,6 +90,7 @@ async fn perform(route: &Route, asked: Asked<'_>) -> Answer {
         Operation::Task => tasks::show(&asked).await,
         Operation::Answer => tasks::answer(&asked).await,
         Operation::Bulk(bulk) => bulk::change(&asked, bulk).await,
+        Operation::Beat => signals::beat(&asked),
         Operation::Publish => events::publish(asked.engine, asked.request).await,
     }
 }

@@ -259,6 +259,7 @@ fn schemas() -> Value {
         "Changed": object(&[("id", id()), ("status", reference("Status"))], 2),
         "Event": object(&event, 3),
         "Published": object(&[("events", list(given))], 1),
+        "Beaten": object(&[("steps", json!({"type": "integer"}))], 1),
         "Description": object(&[("openapi", text), ("info", json!({})), ("paths", json!({"type": "object"}))], 3),
     })
 }

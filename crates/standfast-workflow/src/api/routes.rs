@@ -35,6 +35,7 @@ pub(super) enum Operation {
     Answer,
     Bulk(Bulk),
     Publish,
+    Beat,
 }
 
 /// One thing that can be asked.
@@ -498,6 +499,17 @@ pub(super) const ROUTES: &[Route] = &[
         body: Body::Events,
         answer: "Published",
         refused: &[413],
+        ..BASE
+    },
+    Route {
+        method: Method::POST,
+        path: "/v1/heartbeats",
+        operation: Operation::Beat,
+        name: "tellHeartbeat",
+        summary: "Tells that what was asked with a key is still being done; 0 steps: nobody waits for it any more",
+        query: &[parameter("key", Kind::Text, "the key, where it is in no header field")],
+        headers: &[parameter("Idempotency-Key", Kind::Text, "the key with which it was asked")],
+        answer: "Beaten",
         ..BASE
     },
 ];

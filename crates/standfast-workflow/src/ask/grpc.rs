@@ -9,7 +9,7 @@ use prost_reflect::prost::Message;
 use prost_reflect::{DynamicMessage, SerializeOptions};
 use serde_json::{Map, Value};
 
-use super::{GrpcRequest, HttpRequest, Writing, access, http, uri};
+use super::{GrpcRequest, HttpRequest, MESSAGES_MAX, Writing, access, http, uri};
 use crate::program::Grpc;
 use crate::run::{Problem, Standard};
 
@@ -22,15 +22,11 @@ pub(super) fn request(writing: &Writing<'_>, call: &Grpc) -> Result<GrpcRequest,
         None => Value::Object(Map::new()),
     };
     let method = &call.method;
-    let message = DynamicMessage::deserialize(method.input(), arguments).map_err(|why| {
-        let detail = format!("`arguments` are no `{}`: {why}", method.input().full_name());
-        Standard::Validation.problem(detail)
-    })?;
-    let message = message.encode_to_vec();
-    let mut body = BytesMut::with_capacity(message.len() + 5);
-    body.put_u8(0); // It is not packed.
-    body.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
-    body.put_slice(&message);
+    let mut body = BytesMut::new();
+    match method.is_client_streaming() {
+        true => messages(arguments)?.into_iter().try_for_each(|message| write(call, message, &mut body))?,
+        false => write(call, arguments, &mut body)?,
+    }
     let mut headers = HeaderMap::from_iter([
         (CONTENT_TYPE, HeaderValue::from_static("application/grpc+proto")),
         (TE, HeaderValue::from_static("trailers")),
@@ -45,6 +41,38 @@ pub(super) fn request(writing: &Writing<'_>, call: &Grpc) -> Result<GrpcRequest,
     let uri = uri::of_http(&format!("{}/{service}/{}", call.server, method.name()))?;
     let http = HttpRequest { method: Method::POST, uri, headers, body: body.freeze(), credential };
     Ok(GrpcRequest { http, streams: method.is_server_streaming() })
+}
+
+/// The messages for a method that takes a stream of them: `arguments` holds them as `messages`.
+fn messages(arguments: Value) -> Result<Vec<Value>, Problem> {
+    let wrong = |what: &str| {
+        let detail =
+            format!("`arguments` {what}: the method takes a stream, write `arguments: {{messages: [ … ]}}`");
+        Standard::Validation.problem(detail)
+    };
+    let Value::Object(mut fields) = arguments else { return Err(wrong("are no mapping")) };
+    match (fields.remove("messages"), fields.keys().next()) {
+        (_, Some(other)) => Err(wrong(&format!("hold `{other}` beside or in place of `messages`"))),
+        (Some(Value::Array(messages)), None) if messages.len() <= MESSAGES_MAX => Ok(messages),
+        (Some(Value::Array(messages)), None) => {
+            Err(wrong(&format!("hold {} messages, at most {MESSAGES_MAX} are sent", messages.len())))
+        }
+        (Some(_), None) => Err(wrong("hold `messages` that are no list")),
+        (None, None) => Err(wrong("hold no `messages`")),
+    }
+}
+
+/// Writes a message behind those before it.
+fn write(call: &Grpc, message: Value, body: &mut BytesMut) -> Result<(), Problem> {
+    let kind = call.method.input();
+    let message = DynamicMessage::deserialize(kind.clone(), message).map_err(|why| {
+        Standard::Validation.problem(format!("`arguments` are no `{}`: {why}", kind.full_name()))
+    })?;
+    let message = message.encode_to_vec();
+    body.put_u8(0); // It is not packed.
+    body.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    body.put_slice(&message);
+    Ok(())
 }
 
 pub(super) fn answered(call: &Grpc, messages: &[Bytes]) -> Result<Arc<Value>, Problem> {

@@ -6,6 +6,7 @@ mod agent;
 mod asyncapi;
 mod built_in;
 mod grpc;
+mod heartbeat;
 mod http;
 mod mcp;
 mod openapi;
@@ -17,6 +18,7 @@ pub(crate) use self::access::sensitive;
 pub use self::access::{Client, Credential, Hidden, TokenWanted};
 pub(crate) use self::built_in::apply as apply_to_value;
 pub use self::built_in::{BuiltInRequest, VALUE_KEY_BYTES_MAX, ValueOperation};
+pub use self::heartbeat::Heartbeat;
 pub(crate) use self::http::refused;
 pub(crate) use self::uri::{form, of_http, without_query};
 
@@ -37,6 +39,8 @@ use crate::{World, decide::VALUE_BYTES_MAX};
 pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(300);
 /// Longest answer that is read, in bytes.
 pub const ANSWER_BYTES_MAX: usize = VALUE_BYTES_MAX;
+/// Most messages that are sent or read in one stream.
+pub(crate) const MESSAGES_MAX: usize = 1_000;
 
 /// What a task asks outside.
 #[derive(Debug, Clone)]
@@ -51,6 +55,8 @@ pub struct Asked {
     pub share: Arc<str>,
     /// When the run was started that asks.
     pub since: Stamp,
+    /// By what it is seen that it is still being done, if that is looked at.
+    pub heartbeat: Option<Heartbeat>,
     /// What is asked.
     pub request: Request,
 }
@@ -340,6 +346,13 @@ pub(crate) fn request(world: &World<'_>, run: &Run, id: ScopeId, now: Stamp) -> 
         None if request.waits_for_messages() => now.plus(WAIT_MAX),
         None => now.plus(ANSWER_TIME_MAX),
     };
+    let heartbeat = match task.heartbeat {
+        Some(length) => {
+            let every = after(now, writing.seeing.period(length, writing.input, &writing.sight)?).since(now);
+            Some(Heartbeat::new(every, now))
+        }
+        None => None,
+    };
     let deadline = deadlines.fold(longest, Stamp::min);
     Ok(Asked {
         key,
@@ -351,6 +364,7 @@ pub(crate) fn request(world: &World<'_>, run: &Run, id: ScopeId, now: Stamp) -> 
             .and_then(|limits| limits.turns_with())
             .unwrap_or_else(|| Arc::clone(&program.share)),
         since: run.started_at,
+        heartbeat,
         request,
     })
 }

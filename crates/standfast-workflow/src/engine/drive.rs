@@ -519,7 +519,7 @@ async fn ask_one(
                 let _patient = Patient::new(engine, run.id);
                 Ok((engine.invoke(&asked).await?, None))
             }
-            _ => Ok((engine.invoke(&asked).await?, None)),
+            _ => Ok((engine.unless_silent(&asked, engine.invoke(&asked)).await?, None)),
         }
     };
     let (answer, effect) = match engine.clock().timeout(limit, answering).await {

@@ -10,6 +10,7 @@
 
 mod admission;
 mod awake;
+mod beats;
 mod definitions;
 mod drive;
 mod events;
@@ -152,6 +153,7 @@ struct Inner {
     rng: Mutex<Rng>,
     /// Something may be due earlier, or there is room for another run.
     changed: Notify,
+    beats: beats::Beats,
     /// This process was told which workflows there are.
     is_told: AtomicBool,
     /// What was left behind by the process before has not all got on yet.
@@ -198,6 +200,7 @@ impl Engine {
             outbox: outbox::Outbox::default(),
             rng: Mutex::new(Rng::from_entropy()),
             changed: Notify::new(),
+            beats: beats::Beats::default(),
             is_told: AtomicBool::new(false),
             is_trying: AtomicBool::new(false),
             stopped: watch::Sender::new(None),
@@ -411,6 +414,10 @@ impl Engine {
 
 /// What the parts of the engine ask each other.
 impl Engine {
+    fn beats(&self) -> &beats::Beats {
+        &self.0.beats
+    }
+
     fn runs(&self) -> MutexGuard<'_, Runs> {
         self.0.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -5,8 +5,9 @@ use standfast_model::Stamp;
 
 use super::caller::Caller;
 use super::http::collect;
-use super::messages::{MESSAGES_MAX, Messages};
+use super::messages::Messages;
 use super::rpc::{Meaning, meaning};
+use crate::ask::MESSAGES_MAX;
 use crate::ask::{ANSWER_BYTES_MAX, AgentRequest, Answer, refused, without_query};
 use crate::run::{Problem, Standard};
 

@@ -16,8 +16,8 @@ use standfast_runtime::with_causes;
 
 use super::caller::Caller;
 use super::http::{HttpError, IDLE_MAX, tcp};
-use super::messages::MESSAGES_MAX;
-use crate::ask::{ANSWER_BYTES_MAX, GrpcRequest, HttpRequest, without_query};
+
+use crate::ask::{ANSWER_BYTES_MAX, GrpcRequest, HttpRequest, MESSAGES_MAX, without_query};
 use crate::run::{Problem, Standard};
 
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");

@@ -9,9 +9,6 @@ use serde_json::Value;
 use crate::ask::ANSWER_BYTES_MAX;
 use crate::run::{Problem, Standard};
 
-/// Most messages that are read of one answer.
-pub(super) const MESSAGES_MAX: usize = 1_000;
-
 /// The messages of an answer.
 #[derive(Debug)]
 pub(super) struct Messages {

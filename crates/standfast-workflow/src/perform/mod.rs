@@ -52,7 +52,10 @@ impl Invoke for Direct {
                 grpc::ask(&self.grpc, &self.caller, request, asked.deadline).await.map(Answer::Grpc)
             }
             Request::Mqtt(request) => mqtt::ask(&self.clock, request, asked.deadline).await,
-            Request::Process(request) => process::run(request).await,
+            Request::Process(request) => {
+                let beat = || asked.heartbeat.iter().for_each(|heartbeat| heartbeat.beat(self.clock.now()));
+                process::run(request, &beat).await
+            }
             Request::Run(_) | Request::BuiltIn(_) => {
                 Err(Standard::Runtime.problem("the engine does this itself"))
             }

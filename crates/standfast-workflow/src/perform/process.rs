@@ -13,7 +13,11 @@ const OUTPUT_BYTES_MAX: u64 = 256 << 10;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Runs a process in a group of its own, which is killed when this is dropped.
-pub(super) async fn run(request: &ProcessRequest) -> Result<Answer, Problem> {
+/// What it writes is a sign of life.
+pub(super) async fn run(
+    request: &ProcessRequest,
+    beat: &(dyn Fn() + Send + Sync),
+) -> Result<Answer, Problem> {
     let mut command = command(request);
     enclose(&mut command, &request.environment);
     if !request.awaited {
@@ -24,7 +28,7 @@ pub(super) async fn run(request: &ProcessRequest) -> Result<Answer, Problem> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|why| cannot_start(request, &why))?;
     let group = Group::of(&child);
-    let finished = finish(&mut child, request.stdin.as_bytes()).await;
+    let finished = finish(&mut child, request.stdin.as_bytes(), beat).await;
     drop(group);
     finished.map(Answer::Process)
 }
@@ -93,7 +97,11 @@ fn cannot_start(request: &ProcessRequest, why: &std::io::Error) -> Problem {
     Standard::Configuration.problem(format!("`{program}` cannot be started: {why}{hint}"))
 }
 
-async fn finish(child: &mut Child, stdin: &[u8]) -> Result<ProcessAnswer, Problem> {
+async fn finish(
+    child: &mut Child,
+    stdin: &[u8],
+    beat: &(dyn Fn() + Send + Sync),
+) -> Result<ProcessAnswer, Problem> {
     let broken = |why: std::io::Error| Standard::Runtime.problem(format!("the process broke off: {why}"));
     let (mut input, output, error) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let writing = async {
@@ -102,18 +110,24 @@ async fn finish(child: &mut Child, stdin: &[u8]) -> Result<ProcessAnswer, Proble
             let _not_read = input.write_all(stdin).await;
         }
     };
-    let ((), stdout, stderr) = tokio::join!(writing, read(output), read(error));
+    let ((), stdout, stderr) = tokio::join!(writing, read(output, beat), read(error, beat));
     let status = child.wait().await.map_err(broken)?;
     Ok(ProcessAnswer { code: code_of(status), stdout: stdout?, stderr: stderr? })
 }
 
-async fn read(from: Option<impl AsyncRead + Unpin>) -> Result<String, Problem> {
+async fn read(
+    from: Option<impl AsyncRead + Unpin>,
+    beat: &(dyn Fn() + Send + Sync),
+) -> Result<String, Problem> {
     let Some(from) = from else { return Ok(String::new()) };
-    let mut bytes = Vec::new();
-    let read = from.take(OUTPUT_BYTES_MAX + 1).read_to_end(&mut bytes).await;
-    let read = read
-        .map_err(|why| Standard::Runtime.problem(format!("what the process wrote cannot be read: {why}")))?;
-    if read as u64 > OUTPUT_BYTES_MAX {
+    let (mut from, mut bytes) = (from.take(OUTPUT_BYTES_MAX + 1), Vec::new());
+    let broken = |why: std::io::Error| {
+        Standard::Runtime.problem(format!("what the process wrote cannot be read: {why}"))
+    };
+    while from.read_buf(&mut bytes).await.map_err(broken)? > 0 {
+        beat();
+    }
+    if bytes.len() as u64 > OUTPUT_BYTES_MAX {
         let detail = format!("the process wrote more than {} KiB", OUTPUT_BYTES_MAX >> 10);
         return Err(Standard::Runtime.problem(detail));
     }

@@ -219,6 +219,7 @@ impl Building<'_> {
             step,
             key: self.optional(task.options.key.as_ref()),
             human: self.human(task, pointer),
+            heartbeat: self.heartbeat(task, pointer),
             compensate,
         };
         let around: Vec<Around> =
@@ -227,6 +228,18 @@ impl Building<'_> {
             described = self.extended(described, &around);
         }
         self.describe(id, described);
+    }
+
+    fn heartbeat(&mut self, task: &language::Task, pointer: &str) -> Option<Length> {
+        let heartbeat = task.options.heartbeat.as_ref()?;
+        let whom = match &task.kind {
+            Kind::Run(run) if matches!(run.kind, RunKind::Workflow(_)) => "of a run of another workflow",
+            Kind::Run(run) if !run.awaited => "of what is not waited for",
+            Kind::Call(call) if matches!(**call, Call::AsyncApi(_)) => "of messages",
+            _ => return Some(self.length(heartbeat)),
+        };
+        self.refuse(pointer, format!("the `heartbeat` {whom}"));
+        None
     }
 
     /// What undoes a task: tasks one after the other, below the task's own place.
@@ -702,6 +715,7 @@ fn blank(name: Arc<str>, pointer: Arc<str>, step: Step) -> Task {
         step,
         key: None,
         human: None,
+        heartbeat: None,
         compensate: None,
     }
 }

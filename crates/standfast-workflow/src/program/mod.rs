@@ -133,6 +133,8 @@ pub(crate) struct Task {
     pub(crate) key: Option<Form>,
     /// It waits for a person.
     pub(crate) human: Option<Human>,
+    /// How long what it asks may be silent.
+    pub(crate) heartbeat: Option<Length>,
     /// What undoes it.
     pub(crate) compensate: Option<TaskId>,
 }

@@ -99,6 +99,7 @@ do:\n  - l: { listen: { to: { one: { with: { type: go } } } } }\n";
             let good = match name {
                 "migrateRun" => format!("{good}?to=latest"),
                 "migrateRuns" => format!("{good}&to=latest"),
+                "tellHeartbeat" => format!("{good}?key=k"),
                 _ => good,
             };
             let unknown = format!("{path}?nothing=1");

@@ -22,6 +22,7 @@ service Greeter {
   rpc SayHello (HelloRequest) returns (HelloReply);
   rpc Count (HelloRequest) returns (stream HelloReply);
   rpc Upload (stream HelloRequest) returns (HelloReply);
+  rpc Chat (stream HelloRequest) returns (stream HelloReply);
 }
 "#;
 const MOOD: &str = "syntax = \"proto3\"; package common; enum Mood { UNKNOWN = 0; GLAD = 1; }\n";
@@ -156,7 +157,7 @@ async fn answer(
         let mut first = text("hello");
         first.extend_from_slice(&[0x10, 0x07, 0x22, 0x02, 0x08, 0x01]); // count: 7, at: one second
         stream.send_data(framed(&first), false).unwrap();
-        if head.uri.path().ends_with("/Count") {
+        if head.uri.path().ends_with("/Count") || head.uri.path().ends_with("/Chat") {
             stream.send_data(framed(&text("again")), false).unwrap();
         }
     }
@@ -207,6 +208,36 @@ async fn what_a_service_streams_is_a_list() {
 }
 
 #[tokio::test]
+async fn a_method_that_takes_a_stream_is_sent_a_list() {
+    let service = Service::new().await;
+    let stream = |method: &str, messages: &str| {
+        format!("        method: {method}\n        arguments: {{ messages: {messages} }}\n")
+    };
+    let some = "[ { name: '${ .name }' }, { name: Bo } ]";
+    let ended = service.run(&stream("Upload", some), "Ada").await;
+    assert_eq!((&ended.problem, &ended.output.unwrap()["said"]), (&None, &json!("hello")));
+    let ended = service.run(&stream("Chat", "'${ [range(3) | {name: \"n\\(.)\"}] }'"), "Ada").await;
+    assert_eq!((&ended.problem, ended.output.unwrap().as_array().map(Vec::len)), (&None, Some(2)));
+    let ended = service.run(&stream("Upload", "[]"), "Ada").await;
+    assert_eq!(ended.problem, None);
+    let sent: Vec<Bytes> = service.seen.lock().unwrap().iter().map(|(_, _, bytes)| bytes.clone()).collect();
+    let framed = |names: &[&str]| Bytes::from_iter(names.iter().flat_map(|name| framed(&text(name))));
+    assert_eq!(sent, [framed(&["Ada", "Bo"]), framed(&["n0", "n1", "n2"]), Bytes::new()]);
+    for (arguments, says) in [
+        ("{ name: Ada }", "hold `name` beside or in place of `messages`"),
+        ("{ messages: 1 }", "hold `messages` that are no list"),
+        ("{}", "hold no `messages`"),
+        ("{ messages: [ { nmae: Ada } ] }", "are no `greet.v1.HelloRequest`"),
+        ("{ messages: '${ [range(1001) | {}] }' }", "at most 1000 are sent"),
+    ] {
+        let call = format!("        method: Upload\n        arguments: {arguments}\n");
+        let problem = service.run(&call, "Ada").await.problem.unwrap();
+        assert!(problem.kind.ends_with("validation"), "{problem:?}");
+        assert!(problem.detail.as_ref().unwrap().contains(says), "{problem:?}");
+    }
+}
+
+#[tokio::test]
 async fn codes_and_broken_answers_are_problems_of_the_task() {
     let service = Service::new().await;
     for (name, kind, status, says) in [
@@ -239,10 +270,9 @@ async fn codes_and_broken_answers_are_problems_of_the_task() {
 #[tokio::test]
 async fn what_the_files_do_not_say_is_told_when_it_is_defined() {
     let service = Service::new().await;
-    for (rest, says) in [
-        ("        method: Nothing\n", "`Nothing` (known are: SayHello, Count, Upload)"),
-        ("        method: Upload\n", "which wants a stream of messages"),
-    ] {
+    for (rest, says) in
+        [("        method: Nothing\n", "`Nothing` (known are: SayHello, Count, Upload, Chat)")]
+    {
         let found = service.define(rest).await.unwrap_err();
         assert!(found.contains(says), "{found}");
     }

@@ -10,6 +10,7 @@ mod engine;
 mod events;
 mod full;
 mod grpc;
+mod heartbeat;
 mod human;
 mod kill;
 mod lifecycle;

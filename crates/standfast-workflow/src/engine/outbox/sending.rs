@@ -182,6 +182,7 @@ impl Sending {
             priority: Priority::Normal,
             share: "lifecycle".into(),
             since: now,
+            heartbeat: None,
             request: Request::Http(http),
         };
         let answering = self.engine.clock().timeout(ANSWERS_WITHIN, self.engine.invoke(&asked));

@@ -9,10 +9,11 @@ use serde_json::Value;
 use standfast_model::Stamp;
 
 use super::{BEGIN, Wire};
+use crate::ask::MESSAGES_MAX;
 use crate::ask::{ANSWER_BYTES_MAX, HttpRequest, refused, without_query};
 use crate::perform::caller::Caller;
 use crate::perform::http::collect;
-use crate::perform::messages::{MESSAGES_MAX, Messages};
+use crate::perform::messages::Messages;
 use crate::perform::rpc::{Meaning, meaning};
 use crate::run::{Problem, Standard};
 

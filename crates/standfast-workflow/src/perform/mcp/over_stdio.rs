@@ -12,7 +12,7 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
 use super::Wire;
 use crate::ask::ANSWER_BYTES_MAX;
-use crate::perform::messages::MESSAGES_MAX;
+use crate::ask::MESSAGES_MAX;
 use crate::perform::process::{Group, enclose};
 use crate::perform::rpc::{Meaning, meaning};
 use crate::run::{Problem, Standard};

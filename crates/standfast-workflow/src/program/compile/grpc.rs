@@ -22,10 +22,6 @@ impl Building<'_> {
         self.resource(&call.proto, pointer)?;
         let Uri::Template(at) = &call.proto.endpoint.uri else { return None };
         let method = self.method(&address_of(at), call, pointer)?;
-        if method.is_client_streaming() {
-            self.refuse(pointer, format!("the method `{}`, which wants a stream of messages,", call.method));
-            return None;
-        }
         let Some(server) = server_of(call) else {
             self.refuse(pointer, format!("the service's host `{}`", call.host));
             return None;
