@@ -140,6 +140,8 @@ struct Race<'a> {
     sent: u32,
     waits: u32,
     waited: Duration,
+    /// When something last became of it: what follows at once is of that moment, and reads no clock.
+    now: Stamp,
 }
 
 /// What happened next.
@@ -168,13 +170,14 @@ pub(crate) async fn carry(call: &Call, outgoing: &Outgoing, notes: &Notes) -> Re
         sent: 0,
         waits: 0,
         waited: Duration::ZERO,
+        now: call.worker.clock.now(),
     };
     call.service.deposit();
     // Who waits for the first replica takes nobody's place.
     while !call.service.is_ready() && !race.is_desperate() {
-        race.wait_for_replica(call.worker.clock.now()).await?;
+        race.wait_for_replica().await?;
     }
-    let entered = Inside::enter(&call.service, call.priority, call.worker.clock).await;
+    let entered = Inside::enter(&call.service, call.priority, call.worker.clock, race.now).await;
     let inside = entered.map_err(|shed| Refusal::Shed(call.service.name.clone(), shed.retry_after))?;
     notes.waited.set(inside.waited);
     if inside.waited > Duration::ZERO {
@@ -182,7 +185,8 @@ pub(crate) async fn carry(call: &Call, outgoing: &Outgoing, notes: &Notes) -> Re
         call.service.counters.waited(inside.waited);
     }
     let waited_before = race.waited;
-    let started = call.worker.clock.now();
+    race.now = race.now.plus(inside.waited);
+    let started = race.now;
     let ended = race.run().await;
     let outcome = match &ended {
         Ok(answer) if matches!(answer.head.status.as_u16(), 429 | 503) => limiter::Outcome::Overloaded,
@@ -191,7 +195,7 @@ pub(crate) async fn carry(call: &Call, outgoing: &Outgoing, notes: &Notes) -> Re
         Err(_) => limiter::Outcome::Ignored,
     };
     let is_pure = race.waited == waited_before && ended.is_ok();
-    let now = call.worker.clock.now();
+    let now = race.now;
     inside.leave(outcome, is_pure, now, call.worker.was_lagging(started, PATIENCE_MIN, now));
     notes.waited.set(notes.waited.get() + race.waited);
     ended
@@ -231,22 +235,21 @@ impl<'a> Race<'a> {
             Outcome::Broken => (AttemptEnd::Broken, None),
             Outcome::Client(_) => (AttemptEnd::Abandoned, None),
         };
-        self.notes.end(number, self.call.worker.clock.now(), end, status);
+        self.notes.end(number, self.now, end, status);
     }
 
     /// Starts an attempt at the best replica, waiting for one if need be.
     async fn start(&mut self) -> Result<(), Failure> {
         loop {
-            let now = self.call.worker.clock.now();
-            if now >= self.call.deadline {
+            if self.now >= self.call.deadline {
                 return Err(self.out_of_time().into());
             }
-            match self.choose(now) {
+            match self.choose(self.now) {
                 Some(endpoint) => {
-                    self.begin(endpoint, now);
+                    self.begin(endpoint, self.now);
                     return Ok(());
                 }
-                None => self.wait_for_replica(now).await?,
+                None => self.wait_for_replica().await?,
             }
         }
     }
@@ -326,7 +329,7 @@ impl<'a> Race<'a> {
             let latest = self.live.last();
             let due = latest.filter(|live| !live.is_overdue).map(|live| live.started.plus(live.patience));
             let until = due.map_or(deadline, |due| due.min(deadline));
-            let now = clock.now();
+            let now = self.now;
             let live = &mut self.live;
             let ended = std::future::poll_fn(|cx| {
                 for index in 0..live.len() {
@@ -337,7 +340,9 @@ impl<'a> Race<'a> {
                 }
                 Poll::Pending
             });
-            if let Some((endpoint, number, outcome)) = self.call.worker.until(until, now, ended).await {
+            let ended = self.call.worker.until(until, now, ended).await;
+            self.now = clock.now();
+            if let Some((endpoint, number, outcome)) = ended {
                 return Event::Ended(endpoint, number, outcome);
             }
             if until == deadline {
@@ -347,7 +352,7 @@ impl<'a> Race<'a> {
             if latest.extensions < EXTENSIONS_MAX && self.call.worker.is_lagging(now, latest.patience) {
                 // It was the gateway that stood still.
                 latest.extensions += 1;
-                latest.patience = clock.now().since(latest.started) + until.since(now);
+                latest.patience = self.now.since(latest.started) + until.since(now);
                 continue;
             }
             if latest.patience < latest.patience_max
@@ -364,8 +369,7 @@ impl<'a> Race<'a> {
     /// The latest attempt takes too long: its replica is judged, and another one asked as well, if that is allowed.
     fn look_elsewhere(&mut self) {
         let may_repeat = self.may_repeat();
-        let (worker, service) = (&self.call.worker, &self.call.service);
-        let now = worker.clock.now();
+        let (service, now) = (&self.call.service, self.now);
         let Some(latest) = self.live.last_mut() else { return };
         latest.is_overdue = true;
         let (endpoint, took) = (Rc::clone(&latest.endpoint), now.since(latest.started));
@@ -399,7 +403,7 @@ impl<'a> Race<'a> {
                     self.tried.push(endpoint); // the other attempt may do better
                     return Ok(None);
                 }
-                let now = self.call.worker.clock.now();
+                let now = self.now;
                 if !may_repeat {
                     return Ok(Some(answer));
                 }
@@ -418,6 +422,7 @@ impl<'a> Race<'a> {
                 drop(answer);
                 self.waited += wait;
                 self.call.worker.clock.sleep(wait).await;
+                self.now = self.call.worker.clock.now();
                 self.tried.clear();
                 Ok(None)
             }
@@ -434,7 +439,7 @@ impl<'a> Race<'a> {
                 if !self.live.is_empty() {
                     return Ok(None);
                 }
-                if !(may_repeat && take_token(service, self.call.worker.clock.now())) {
+                if !(may_repeat && take_token(service, self.now)) {
                     return Err(Refusal::Broken(service.name.clone()).into());
                 }
                 Ok(None)
@@ -445,8 +450,7 @@ impl<'a> Race<'a> {
 
     /// The request's time is over: whoever has it has been too slow.
     fn blame_all(&mut self) {
-        let worker = &self.call.worker;
-        let now = worker.clock.now();
+        let (worker, now) = (&self.call.worker, self.now);
         for live in &self.live {
             let took = now.since(live.started);
             let is_lagging = worker.was_lagging(live.started, took, now);
@@ -464,8 +468,8 @@ impl<'a> Race<'a> {
 
     /// Waits until a replica may take the request: for the next snapshot when none is ready, else for as long as replicas need
     /// that have just failed it.
-    async fn wait_for_replica(&mut self, since: Stamp) -> Result<(), Failure> {
-        let (worker, service) = (&self.call.worker, &self.call.service);
+    async fn wait_for_replica(&mut self) -> Result<(), Failure> {
+        let (worker, service, since) = (&self.call.worker, &self.call.service, self.now);
         let hold_left = service.policy.borrow().hold.saturating_sub(self.waited);
         let left = self.call.deadline.since(since).min(hold_left);
         if left.is_zero() || !service.repeats() {
@@ -488,7 +492,8 @@ impl<'a> Race<'a> {
         let _changed_or_over = worker.clock.timeout(limit, worker.newer_snapshot()).await;
         worker.refresh();
         self.waits += 1;
-        self.waited += worker.clock.now().since(since);
+        self.now = worker.clock.now();
+        self.waited += self.now.since(since);
         self.tried.clear();
         Ok(())
     }

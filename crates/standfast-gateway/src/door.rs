@@ -96,8 +96,12 @@ impl Inside {
     ///
     /// # Cancellation
     /// Who leaves while waiting takes nobody's place.
-    pub(crate) async fn enter(service: &Rc<Service>, priority: Priority, clock: Clock) -> Result<Self, Shed> {
-        let now = clock.now();
+    pub(crate) async fn enter(
+        service: &Rc<Service>,
+        priority: Priority,
+        clock: Clock,
+        now: Stamp,
+    ) -> Result<Self, Shed> {
         let door = &service.door;
         let entry = door.admission.borrow_mut().enter(priority, now);
         let since = match entry {

@@ -65,41 +65,43 @@ pub(crate) async fn exchange(
         Ok(routed) => routed,
         Err(refusal) => {
             worker.counters.refuse(refusal.reason());
-            let story = story::begin(teller, &head, &source, Outcome::Refused(&refusal));
+            let story = story::begin(teller, &head, &source, Outcome::Refused(&refusal), worker.clock.now());
             return Some(Reply { story, ..Reply::refused(&refusal, is_grpc) }.identified(&asked));
         }
     };
     teller.routed = Some(&routed);
     if let Some(reply) = redirect(client, &head, &routed) {
         let outcome = Outcome::Answered(reply.head.status.as_u16());
-        let story = story::begin(teller, &head, &source, outcome);
+        let story = story::begin(teller, &head, &source, outcome, worker.clock.now());
         return Some(Reply { story, _place: place, ..reply }.identified(&asked));
     }
     let call = prepare(worker, client, &mut head, &said, &routed, &asked, injected);
     teller.call = Some(&call);
     let tally = Tally::new(&call.service, started);
     let (head, source, carried) = carry(&call, head, source, &said, &routed, &notes, gone).await;
+    let now = worker.clock.now();
     let mut reply = match carried {
         Ok(mut answer) => {
-            tally.finish(answer.head.status, worker.clock.now());
+            tally.finish(answer.head.status, now);
             headers::strip_answer(&mut answer.head);
-            let story = story::begin(teller, &head, &source, Outcome::Answered(answer.head.status.as_u16()));
+            let outcome = Outcome::Answered(answer.head.status.as_u16());
+            let story = story::begin(teller, &head, &source, outcome, now);
             Reply { head: answer.head, body: answer.body, ends_connection: false, story, _place: place }
         }
         Err(BodyError::Gone) => {
-            if let Some(story) = story::begin(teller, &head, &source, Outcome::Abandoned) {
+            if let Some(story) = story::begin(teller, &head, &source, Outcome::Abandoned, now) {
                 story.end(worker, 0, false);
             }
             return None;
         }
         Err(BodyError::Reset) => {
-            let story = story::begin(teller, &head, &source, Outcome::Reset);
+            let story = story::begin(teller, &head, &source, Outcome::Reset, now);
             Reply { story, _place: place, ..Reply::reset() }
         }
         Err(BodyError::Refused(refusal)) => {
             call.service.counters.refuse(&refusal);
-            tally.finish(refusal.status(), worker.clock.now());
-            let story = story::begin(teller, &head, &source, Outcome::Refused(&refusal));
+            tally.finish(refusal.status(), now);
+            let story = story::begin(teller, &head, &source, Outcome::Refused(&refusal), now);
             Reply { story, _place: place, ..Reply::refused(&refusal, is_grpc) }
         }
     };

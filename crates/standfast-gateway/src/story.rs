@@ -137,9 +137,9 @@ pub(crate) fn begin(
     head: &RequestHead,
     source: &Source,
     outcome: Outcome<'_>,
+    now: Stamp,
 ) -> Option<Box<Story>> {
     let Teller { worker, client, asked, notes, routed, call } = teller;
-    let now = worker.clock.now();
     let took = now.since(asked.at);
     let attempts = notes.attempts.borrow();
     let is_slow =
