@@ -54,17 +54,19 @@ async fn streams_that_a_replica_refuses_are_not_held_against_it() {
     while left < 5 {
         let (answer, _) = client.begin(post("/"), true).await.unwrap();
         let mut answer = Box::pin(answer);
-        tokio::select! {
+        // It stays until then: closed with something unread it would be reset, and its goodbye with it.
+        let _leaving = tokio::select! {
             biased;
             mut raw = Raw::accept(&listener) => {
                 raw.go_away(0).await;
                 left += 1;
+                raw
             }
             answer = &mut answer => {
                 assert_eq!(answer.unwrap().status(), 200);
                 continue;
             }
-        }
+        };
         assert_eq!(soon("the other one answers", answer).await.unwrap().status(), 200);
     }
     assert_eq!(rig.endpoint_stats_at(address).ejections, 0);
